@@ -1,0 +1,334 @@
+//! What a run of `haul` shall do, with every default resolved: the command line, `ssh_config`, and this machine.
+//!
+//! It looks at local paths to refuse hopeless runs before anything is dialled. Not here: any connection.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haul_proto::control::{Cipher, Digest, RatePolicy};
+use haul_proto::units::Rate;
+
+use crate::cli::Cli;
+use crate::error::ClientError;
+use crate::ssh_config::{self, HostSettings};
+use crate::target::RemoteTarget;
+use crate::{local, operands};
+
+pub use crate::operands::Route;
+
+/// The SSH port of haul and of Aspera's servers; 22 is left to the system's own sshd.
+pub const DEFAULT_SSH_PORT: u16 = 33001;
+
+/// One transfer, resolved.
+#[derive(Debug, Clone)]
+pub struct TransferRequest {
+    /// What goes where.
+    pub direction: Route,
+    /// The account on the server.
+    pub user: String,
+    /// The host as typed, for messages.
+    pub host: String,
+    /// The name or address to dial: `HostName` of ssh_config, else `host`.
+    pub host_name: String,
+    /// TCP port of the server's SSH.
+    pub ssh_port: u16,
+    /// UDP port wished for; none leaves it to the server.
+    pub udp_port: Option<u16>,
+    /// Keys for the login.
+    pub identities: Identities,
+    /// Files with host keys, and what to do with unknown ones.
+    pub host_keys: HostKeyPolicy,
+    /// Target rate; none means: find the capacity of the path.
+    pub target_rate: Option<Rate>,
+    /// Rate below which congestion does not push the sender; none means zero.
+    pub min_rate: Option<Rate>,
+    /// How the path is shared.
+    pub policy: RatePolicy,
+    /// The destination is a folder that is made if it is missing.
+    pub create_destination: bool,
+    /// Keep modification and access times.
+    pub preserve_times: bool,
+    /// Ciphers to offer, best first; never empty.
+    pub ciphers: Vec<Cipher>,
+    /// Digest over each file.
+    pub digest: Digest,
+    /// How long to wait for the first datagram of the server.
+    pub udp_timeout: Duration,
+    /// How the run is shown.
+    pub presentation: Presentation,
+    /// Remarks made while resolving, for `-v`.
+    pub remarks: Vec<String>,
+}
+
+/// Keys for the login, in the order they are tried.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identities {
+    /// Files of `-i`: tried first, and an error if they cannot be used.
+    pub explicit: Vec<PathBuf>,
+    /// `IdentityFile` of ssh_config, else the usual names in `~/.ssh`; those that cannot be used are passed over.
+    pub fallback: Vec<PathBuf>,
+    /// `IdentitiesOnly`: of the agent's keys only those named by a file.
+    pub only: bool,
+}
+
+/// Where host keys are on record, and what happens to unknown ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostKeyPolicy {
+    /// Files to read; new keys are added to the first. Empty if there is no home directory.
+    pub files: Vec<PathBuf>,
+    /// Refuse hosts without a key on record.
+    pub strict: bool,
+}
+
+/// How the run is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Presentation {
+    /// No progress, no summary.
+    pub quiet: bool,
+    /// JSON objects on stdout.
+    pub json: bool,
+    /// How much the log tells: 0 warnings, 1 events, 2 decisions, 3 packets.
+    pub verbosity: u8,
+    /// Folder of `haul.log`; none logs to stderr.
+    pub log_directory: Option<PathBuf>,
+}
+
+impl From<&Cli> for Presentation {
+    fn from(cli: &Cli) -> Self {
+        let log_directory = cli.log_directory.clone().filter(|directory| directory.as_os_str() != "-");
+        // Who asks for a log wants something in it.
+        let verbosity = cli.verbose.max(u8::from(cli.log_directory.is_some()));
+        Self { quiet: cli.quiet, json: cli.json, verbosity, log_directory }
+    }
+}
+
+/// Resolves a command line on this machine.
+///
+/// # Errors
+/// If the operands make no transfer, ssh_config cannot be read, or a local path cannot be used.
+pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
+    let (direction, remote) = operands::sort(&cli.paths)?;
+    let home = home_directory();
+    let ssh = ssh_settings(&cli, &remote, home.as_deref())?;
+    check_local(&direction, cli.create_destination)?;
+    let user = remote.user.or_else(|| ssh.user.clone()).or_else(local_user);
+    let user = user.ok_or_else(|| {
+        ClientError::usage("no account to log in to: this user has no name here", "write user@host:path")
+    })?;
+    let mut remarks = ssh.remarks.clone();
+    if cli.no_encryption {
+        remarks.push("-T is accepted, the data stays encrypted".to_owned());
+    }
+    Ok(TransferRequest {
+        direction,
+        user,
+        host_name: ssh.host_name.clone().unwrap_or_else(|| remote.host.clone()),
+        host: remote.host,
+        ssh_port: cli.ssh_port.or(ssh.port).unwrap_or(DEFAULT_SSH_PORT),
+        udp_port: cli.udp_port,
+        identities: identities(&cli, &ssh, home.as_deref()),
+        host_keys: host_keys(&cli, &ssh, home.as_deref()),
+        target_rate: cli.target_rate,
+        min_rate: cli.min_rate,
+        policy: policy(&cli)?,
+        create_destination: cli.create_destination,
+        preserve_times: cli.preserve_times,
+        ciphers: cli.cipher.map_or_else(preferred_ciphers, |cipher| vec![cipher.into()]),
+        digest: cli.digest.map_or(Digest::Blake3, Digest::from),
+        udp_timeout: Duration::from_secs_f64(cli.udp_timeout),
+        presentation: Presentation::from(&cli),
+        remarks,
+    })
+}
+
+fn ssh_settings(cli: &Cli, remote: &RemoteTarget, home: Option<&Path>) -> Result<HostSettings, ClientError> {
+    let query = ssh_config::Query {
+        host: &remote.host,
+        user: remote.user.as_deref(),
+        port: cli.ssh_port,
+        local_user: &local_user().unwrap_or_default(),
+        home,
+    };
+    match &cli.ssh_config {
+        Some(path) if path.as_os_str() == "none" => Ok(HostSettings::default()),
+        Some(path) => ssh_config::read_file(path, &query),
+        None => ssh_config::read_defaults(&query),
+    }
+}
+
+fn identities(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> Identities {
+    let usual = || {
+        let folder = home.map(|home| home.join(".ssh"));
+        let names = ["id_ed25519", "id_ecdsa", "id_rsa"];
+        folder.map_or_else(Vec::new, |folder| names.iter().map(|name| folder.join(name)).collect())
+    };
+    let fallback = if ssh.identity_files.is_empty() { usual() } else { ssh.identity_files.clone() };
+    Identities { explicit: cli.identity.clone(), fallback, only: ssh.identities_only }
+}
+
+fn host_keys(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> HostKeyPolicy {
+    let strict = cli.strict_host_key || ssh.strict_host_key;
+    if let Some(file) = &cli.known_hosts {
+        return HostKeyPolicy { files: vec![file.clone()], strict };
+    }
+    let mut files = ssh.known_hosts.clone();
+    if files.is_empty() {
+        files.extend(home.map(|home| home.join(".ssh/known_hosts")));
+    }
+    // Read only: new keys go to the first file.
+    files.push(PathBuf::from("/etc/ssh/ssh_known_hosts"));
+    HostKeyPolicy { files, strict }
+}
+
+fn policy(cli: &Cli) -> Result<RatePolicy, ClientError> {
+    let policy = match (cli.policy, cli.adaptive) {
+        (Some(policy), _) => policy.into(),
+        (None, 0 | 1) => RatePolicy::Fair,
+        (None, _) => RatePolicy::Low,
+    };
+    if policy == RatePolicy::Fixed && cli.target_rate.is_none() {
+        return Err(ClientError::usage(
+            "policy fixed needs a rate",
+            "add the target rate, for example -l 300m",
+        ));
+    }
+    if let (Some(minimum), Some(target)) = (cli.min_rate, cli.target_rate)
+        && minimum > target
+    {
+        return Err(ClientError::usage(
+            "the minimum rate -m is above the target rate -l",
+            "lower -m or raise -l",
+        ));
+    }
+    Ok(policy)
+}
+
+/// AES first where the processor computes it, ChaCha20 first elsewhere.
+fn preferred_ciphers() -> Vec<Cipher> {
+    if processor_has_aes() {
+        vec![Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::Chacha20Poly1305]
+    } else {
+        vec![Cipher::Chacha20Poly1305, Cipher::Aes128Gcm, Cipher::Aes256Gcm]
+    }
+}
+
+fn processor_has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        false
+    }
+}
+
+fn check_local(direction: &Route, create: bool) -> Result<(), ClientError> {
+    match direction {
+        Route::Upload { sources, .. } => sources.iter().try_for_each(|source| local::check_source(source)),
+        Route::Download { sources, destination } => {
+            local::check_destination(destination, sources.len() > 1, create)
+        }
+    }
+}
+
+/// The account of this process by its number, as ssh does it; `$USER` may be inherited from another account.
+fn local_user() -> Option<String> {
+    let account = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    account.map(|account| account.name).or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty())
+}
+
+/// `$HOME`, else the home directory of the account.
+fn home_directory() -> Option<PathBuf> {
+    let variable = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    variable.or_else(|| {
+        let account = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+        account.map(|account| account.dir)
+    })
+}
+
+/// An error about a local path with the system's reason.
+pub(crate) fn local_error(path: &Path, error: io::Error) -> ClientError {
+    let (message, remedy) = match error.kind() {
+        io::ErrorKind::NotFound => ("no such file or folder", "check the spelling"),
+        io::ErrorKind::PermissionDenied => {
+            ("permission denied", "check the permissions of the file and its folders")
+        }
+        io::ErrorKind::NotADirectory => ("a part of the path is not a folder", "check the spelling"),
+        _ => ("cannot use", ""),
+    };
+    // Where our words say it, the system's would only repeat them.
+    let source = remedy.is_empty().then_some(error);
+    ClientError::LocalPath { path: path.to_owned(), message, remedy, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Asked, parse};
+    use std::ffi::OsString;
+
+    use haul_proto::control::PathText;
+
+    fn resolved(line: &[&str]) -> Result<TransferRequest, ClientError> {
+        let args: Vec<OsString> = ["haul", "-F", "none"].iter().chain(line).map(OsString::from).collect();
+        match parse(&args)? {
+            Asked::Transfer(cli) => resolve(*cli),
+            Asked::Text(text) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_haul_s() {
+        let request = resolved(&["/etc/passwd", "u@h:in"]).unwrap();
+        assert_eq!((request.ssh_port, request.udp_port), (33001, None));
+        assert_eq!((request.user.as_str(), request.host_name.as_str()), ("u", "h"));
+        assert_eq!((request.policy, request.digest), (RatePolicy::Fair, Digest::Blake3));
+        assert_eq!(request.ciphers.len(), 3);
+        let sources = vec![PathBuf::from("/etc/passwd")];
+        assert_eq!(request.direction, Route::Upload { sources, destination: PathText::new(*b"in") });
+    }
+
+    #[test]
+    fn policies_follow_ascp() {
+        for (options, policy) in [
+            (&["-Q"][..], RatePolicy::Fair),
+            (&["-QQ"], RatePolicy::Low),
+            (&["-QQ", "--policy", "high"], RatePolicy::High),
+            (&["--policy=fixed", "-l", "1g"], RatePolicy::Fixed),
+        ] {
+            let line: Vec<&str> = options.iter().chain(&["/etc/passwd", "h:"]).copied().collect();
+            assert_eq!(resolved(&line).unwrap().policy, policy, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_operands_show_the_corrected_command() {
+        for (n, (line, message, remedy)) in [
+            (&[][..], "no source", "haul SOURCE"),
+            (&["a"], "one operand", "did you mean haul a host:?"),
+            (&["h:a"], "one operand", "add `.`"),
+            (&["a", "u@h"], "neither side", "did you mean haul a u@h:?"),
+            (&["a b", "c"], "neither side", "did you mean haul 'a b' host:c?"),
+            (&["h:a", "k:b"], "both sides", "haul h:a ."),
+            (&["h:a", "k:b", "."], "two servers", "once for each"),
+            (&["h:a", "b", "."], "partly", "haul SOURCE"),
+            (&["--policy", "fixed", "/etc/passwd", "h:"], "needs a rate", "-l"),
+            (&["-m", "2g", "-l", "1g", "/etc/passwd", "h:"], "above", "-m"),
+            (&["-oProxyCommand:x", "h:"], "-o", ""),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = resolved(line).unwrap_err();
+            assert_eq!(error.exit_status(), crate::exit_status::ExitStatus::Usage, "row {n}");
+            assert!(error.to_string().contains(message), "row {n}: {error}");
+            assert!(error.remedy().unwrap_or_default().contains(remedy), "row {n}: {:?}", error.remedy());
+        }
+    }
+}

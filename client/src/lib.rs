@@ -1,0 +1,188 @@
+//! haul, the client: the `ascp`-style command line, SSH dialling, and presentation.
+//!
+//! [`run_cli`] is the whole program. Not here: packets (`haul-proto`) and the data plane's sockets and disks (`haul-io`).
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub mod cli;
+pub mod config;
+mod dial;
+pub mod error;
+mod events;
+pub mod exit_status;
+mod handler;
+pub mod human;
+mod keys;
+pub mod known_hosts;
+pub mod local;
+mod logging;
+mod login;
+mod operands;
+pub mod progress;
+pub mod sanitize;
+pub mod session;
+pub mod ssh;
+pub mod ssh_config;
+mod ssh_config_lines;
+mod ssh_dash_g;
+pub mod target;
+
+pub use config::TransferRequest;
+pub use error::ClientError;
+pub use exit_status::ExitStatus;
+pub use progress::{Presenter, Summary};
+
+/// After a signal the session has this long to cancel and remove its partial files.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Threads that still wait for a slow disk or name server do not hold up the end longer than this.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Runs the program: reads the arguments (the first is the program's name), transfers, and says how it ended.
+pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let request = match understand(&args) {
+        Ok(Understood::Request(request)) => request,
+        Ok(Understood::Text(text)) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitStatus::Success.into();
+        }
+        Err(error) => {
+            let json = args.iter().any(|arg| arg == "--json");
+            let presentation = config::Presentation { json, ..config::Presentation::default() };
+            return conclude(&mut Presenter::new(&presentation), Err(error));
+        }
+    };
+    let mut presenter = Presenter::new(&request.presentation);
+    let result = run(&request, &mut presenter);
+    conclude(&mut presenter, result)
+}
+
+enum Understood {
+    Request(Box<TransferRequest>),
+    Text(String),
+}
+
+fn understand(args: &[OsString]) -> Result<Understood, ClientError> {
+    match cli::parse(args)? {
+        cli::Asked::Text(text) => Ok(Understood::Text(text)),
+        cli::Asked::Transfer(cli) => {
+            config::resolve(*cli).map(|request| Understood::Request(Box::new(request)))
+        }
+    }
+}
+
+/// Runs one transfer on a runtime of its own.
+fn run(request: &TransferRequest, presenter: &mut Presenter) -> Result<Summary, ClientError> {
+    logging::start(&request.presentation)?;
+    for remark in &request.remarks {
+        tracing::info!(remark);
+    }
+    let broken =
+        |error: std::io::Error| ClientError::Internal { message: format!("cannot start tokio: {error}") };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(broken)?;
+    let result = runtime.block_on(run_until_interrupted(request, presenter));
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result
+}
+
+/// Runs the transfer; a signal cancels it, a second signal or too long a silence breaks it off.
+async fn run_until_interrupted(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+) -> Result<Summary, ClientError> {
+    let (interrupt, interrupted) = watch::channel(false);
+    let mut signals = Signals::listen()?;
+    let connection = tokio::select! {
+        connection = ssh::connect(request, presenter) => connection?,
+        () = signals.next() => return Err(ClientError::Interrupted),
+    };
+    let transfer = session::transfer(request, connection, presenter, interrupted);
+    tokio::pin!(transfer);
+    tokio::select! {
+        result = &mut transfer => return result,
+        () = signals.next() => {}
+    }
+    tracing::info!("interrupted: cancelling");
+    interrupt.send_replace(true);
+    tokio::select! {
+        // A transfer that had just come to its end is not called interrupted.
+        result = &mut transfer => match result {
+            Ok(summary) => Ok(summary),
+            Err(error) => {
+                tracing::debug!(%error, "cancelled");
+                Err(ClientError::Interrupted)
+            }
+        },
+        () = signals.next() => Err(ClientError::Interrupted),
+        () = tokio::time::sleep(CANCEL_TIMEOUT) => Err(ClientError::Interrupted),
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ClientError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| ClientError::Internal { message: format!("cannot catch signals: {error}") })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// Shows the end, prints an error once with its cause and its remedy, and gives the exit status.
+fn conclude(presenter: &mut Presenter, result: Result<Summary, ClientError>) -> ExitCode {
+    presenter.finish(&result);
+    match result {
+        Ok(summary) => summary.exit_status().into(),
+        Err(error) => {
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "haul: {}", with_causes(&error));
+            if let Some(remedy) = error.remedy() {
+                let _ = writeln!(stderr, "  {remedy}");
+            }
+            error.exit_status().into()
+        }
+    }
+}
+
+/// The error and its causes on one line, without saying the same thing twice.
+fn with_causes(error: &ClientError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let words = sanitize::text(&inner.to_string());
+        // The number behind the system's words says nothing more than they do.
+        let words = words.split(" (os error").next().unwrap_or_default();
+        if !text.to_lowercase().contains(&words.to_lowercase()) {
+            text.push_str(&format!(": {words}"));
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,362 @@
+//! Shows a run: a bar on a terminal, JSON lines for programs, a summary at the end. Results go to stdout, all else to
+//! stderr. It decides nothing and never fails: a terminal that went away does not stop a transfer.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use haul_proto::control::{Direction, Failure};
+use haul_proto::stats::Snapshot;
+use haul_proto::units::Rate;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::config::Presentation;
+use crate::error::ClientError;
+use crate::events::{Done, Event};
+use crate::exit_status::{ExitStatus, trouble_status};
+use crate::{human, sanitize};
+
+/// Often enough for the eye, seldom enough for logs.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A line of the server's words longer than this is cut.
+const MAX_SERVER_LINE_BYTES: usize = 4096;
+
+/// What carries the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// TLS over TCP.
+    Tls,
+    /// The SSH channel.
+    Ssh,
+}
+
+impl Carrier {
+    /// Its name in summaries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tls => "tls",
+            Self::Ssh => "ssh",
+        }
+    }
+}
+
+/// What is known when the data begins to move.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Start {
+    /// The session's name on both sides.
+    pub session: String,
+    /// Which way the data goes.
+    pub direction: Direction,
+    /// The server as typed.
+    pub host: String,
+    /// The account there.
+    pub user: String,
+    /// Where the datagrams go.
+    pub address: String,
+    /// What carries them.
+    pub carrier: Carrier,
+}
+
+/// How a transfer ended that came to its end.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Summary {
+    /// Regular files that arrived whole.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries that failed.
+    pub failed: u64,
+    /// The first of them.
+    pub failures: Vec<Failure>,
+    /// From the agreement to the end.
+    pub seconds: f64,
+    /// What carried the data.
+    pub carrier: Carrier,
+    /// Smoothed round-trip time; none if it was never measured.
+    pub rtt_ms: Option<f64>,
+    /// Datagrams sent, or seen and missed.
+    pub packets: u64,
+    /// Datagrams lost on the way.
+    pub lost_packets: u64,
+    /// Content bytes sent more than once.
+    pub retransmitted_bytes: u64,
+}
+
+impl Summary {
+    /// Success, or what the failures amount to: if nothing arrived and all failed alike, that trouble's status.
+    #[must_use]
+    pub fn exit_status(&self) -> ExitStatus {
+        if self.failed == 0 {
+            return ExitStatus::Success;
+        }
+        let mut statuses = self.failures.iter().map(|failure| trouble_status(failure.trouble));
+        match statuses.next() {
+            Some(first) if self.files == 0 && statuses.all(|status| status == first) => first,
+            _ => ExitStatus::Failed,
+        }
+    }
+
+    /// As "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost".
+    #[must_use]
+    pub fn line(&self) -> String {
+        let files = if self.files == 1 { "1 file".to_owned() } else { format!("{} files", self.files) };
+        let failed = if self.failed == 0 { String::new() } else { format!(", {} failed", self.failed) };
+        let goodput = Rate::from_bytes_per_second(self.bytes as f64 / self.seconds.max(1e-3));
+        let rtt = self.rtt_ms.map_or_else(String::new, |rtt| format!(", rtt {rtt:.1} ms"));
+        let share = if self.packets == 0 { 0.0 } else { self.lost_packets as f64 / self.packets as f64 };
+        format!(
+            "{files}{failed}, {} in {:.1} s ({}), {}{rtt}, {:.1} % lost",
+            human::bytes(self.bytes),
+            self.seconds,
+            human::rate(goodput),
+            self.carrier.name(),
+            share * 100.0
+        )
+    }
+}
+
+/// Shows one run.
+#[derive(Debug)]
+pub struct Presenter {
+    json: bool,
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    carrier: Option<Carrier>,
+    begun: Instant,
+    last_shown: Option<Instant>,
+    last: Option<Snapshot>,
+    server_line: Vec<u8>,
+}
+
+impl Presenter {
+    /// For a run that begins now.
+    #[must_use]
+    pub fn new(presentation: &Presentation) -> Self {
+        let visible = !presentation.json && !presentation.quiet && std::io::stderr().is_terminal();
+        Self {
+            json: presentation.json,
+            quiet: presentation.quiet,
+            bar: visible.then(ProgressBar::new_spinner),
+            carrier: None,
+            begun: Instant::now(),
+            last_shown: None,
+            last: None,
+            server_line: Vec::new(),
+        }
+    }
+
+    /// The server has agreed; data begins to move.
+    pub fn start(&mut self, start: &Start) {
+        self.carrier = Some(start.carrier);
+        self.begun = Instant::now();
+        if self.json {
+            Event::Start(start).print();
+        }
+        if let Some(bar) = &self.bar {
+            bar.enable_steady_tick(PROGRESS_INTERVAL);
+        }
+    }
+
+    /// The data has moved to another carrier.
+    pub fn set_carrier(&mut self, carrier: Carrier) {
+        self.carrier = Some(carrier);
+    }
+
+    /// How far the transfer is. May be called as often as one likes: it shows four a second.
+    pub fn progress(&mut self, snapshot: &Snapshot) {
+        self.last = Some(*snapshot);
+        if self.last_shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
+            return;
+        }
+        self.last_shown = Some(Instant::now());
+        let carrier = self.carrier.unwrap_or_default();
+        if self.json {
+            Event::progress(snapshot, carrier).print();
+        }
+        if let Some(bar) = &self.bar {
+            draw(bar, snapshot, carrier);
+        }
+    }
+
+    /// Something the user should know, from haul itself. The text has to be sanitised already.
+    pub fn notice(&mut self, message: &str) {
+        tracing::debug!(notice = message);
+        if self.json {
+            Event::Notice { message }.print();
+        } else {
+            self.to_stderr(&format!("haul: {message}"));
+        }
+    }
+
+    /// The server's words on the channel's error stream, in pieces as they come.
+    pub fn server_words(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' || self.server_line.len() >= MAX_SERVER_LINE_BYTES {
+                self.flush_server_line();
+            }
+            if byte != b'\n' {
+                self.server_line.push(byte);
+            }
+        }
+    }
+
+    /// The end of the run: the bar goes, failures are listed, then the summary or, for programs, the last line. The
+    /// error itself is printed by `run_cli`.
+    pub fn finish(&mut self, result: &Result<Summary, ClientError>) {
+        self.flush_server_line();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        match result {
+            Ok(summary) => self.finish_summary(summary),
+            Err(error) if self.json => {
+                let seconds = self.begun.elapsed().as_secs_f64();
+                Event::Done(Done::of_error(error, self.last.as_ref(), self.carrier, seconds)).print();
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn finish_summary(&self, summary: &Summary) {
+        for failure in &summary.failures {
+            if self.json {
+                Event::failure(failure).print();
+            }
+            let path = sanitize::bytes(failure.path.as_bytes());
+            self.to_stderr(&format!("haul: {path}: {}", sanitize::text(&failure.message)));
+        }
+        let unlisted = summary.failed.saturating_sub(summary.failures.len() as u64);
+        if unlisted > 0 {
+            self.to_stderr(&format!("haul: and {unlisted} more failed"));
+        }
+        if self.json {
+            Event::Done(Done::of_summary(summary)).print();
+        } else if !self.quiet {
+            let mut stdout = std::io::stdout().lock();
+            let _ = writeln!(stdout, "{}", summary.line());
+        }
+    }
+
+    fn flush_server_line(&mut self) {
+        if self.server_line.is_empty() {
+            return;
+        }
+        let line = sanitize::bytes(&std::mem::take(&mut self.server_line));
+        let message = format!("the server says: {}", line.trim_end_matches("\\r"));
+        self.notice(&message);
+    }
+
+    /// Prints a line above the bar.
+    fn to_stderr(&self, line: &str) {
+        let print = || {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+fn draw(bar: &ProgressBar, snapshot: &Snapshot, carrier: Carrier) {
+    let total = snapshot.bytes_total.filter(|&total| total > 0);
+    // The template is ours and sound; a default look is better than no bar.
+    let template = if total.is_some() { "{percent:>3} % {bar:24} {msg}" } else { "{spinner} {msg}" };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    if let Some(total) = total {
+        bar.set_length(total);
+        bar.set_position(snapshot.bytes_done.min(total));
+    }
+    bar.set_message(message(snapshot, carrier));
+}
+
+/// As "512 MiB of 1.00 GiB, 698 Mbit/s, 6 s left, udp, 1.0 % lost".
+fn message(snapshot: &Snapshot, carrier: Carrier) -> String {
+    let mut words = vec![match snapshot.bytes_total {
+        Some(total) => format!("{} of {}", human::bytes(snapshot.bytes_done), human::bytes(total)),
+        None => human::bytes(snapshot.bytes_done),
+    }];
+    if let Some(total) = snapshot.files_total.filter(|&total| total > 1) {
+        words.push(format!("{} of {total} files", snapshot.files_done));
+    }
+    words.push(human::rate(snapshot.rate));
+    let left = snapshot.bytes_total.map(|total| total.saturating_sub(snapshot.bytes_done));
+    if let Some(left) = left.filter(|_| snapshot.rate > Rate::ZERO) {
+        words.push(format!("{} left", human::time(snapshot.rate.time_for(left))));
+    }
+    words.push(carrier.name().to_owned());
+    words.push(format!("{:.1} % lost", snapshot.loss() * 100.0));
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haul_proto::control::{PathText, Trouble};
+
+    fn failure(trouble: Trouble) -> Failure {
+        Failure { path: PathText::new(*b"f"), trouble, message: String::new() }
+    }
+
+    #[test]
+    fn the_end_line_reads_as_documented() {
+        let summary = Summary {
+            files: 3,
+            bytes: 1 << 30,
+            seconds: 12.3,
+            rtt_ms: Some(100.2),
+            packets: 1000,
+            lost_packets: 10,
+            ..Summary::default()
+        };
+        assert_eq!(summary.line(), "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost");
+        assert_eq!(Summary::default().line(), "0 files, 0 B in 0.0 s (0.00 bit/s), udp, 0.0 % lost");
+    }
+
+    #[test]
+    fn failures_decide_the_exit_status() {
+        let of = |files, failures: &[Trouble]| {
+            let failures: Vec<_> = failures.iter().map(|&trouble| failure(trouble)).collect();
+            Summary { files, failed: failures.len() as u64, failures, ..Summary::default() }.exit_status()
+                as u8
+        };
+        for (n, (files, failures, status)) in [
+            (1, &[][..], 0),
+            (0, &[Trouble::PermissionDenied], 5),
+            (0, &[Trouble::PermissionDenied, Trouble::NotFound], 5),
+            (0, &[Trouble::PermissionDenied, Trouble::DiskFull], 1),
+            (0, &[Trouble::DiskFull], 6),
+            (1, &[Trouble::DiskFull], 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(of(files, failures), status, "row {n}");
+        }
+    }
+
+    #[test]
+    fn the_bar_tells_what_is_asked_for() {
+        let snapshot = Snapshot {
+            bytes_done: 512 << 20,
+            bytes_total: Some(1 << 30),
+            rate: Rate::from_bps(698_000_000),
+            packets: 100,
+            lost_packets: 1,
+            ..Snapshot::default()
+        };
+        assert_eq!(
+            message(&snapshot, Carrier::Udp),
+            "512 MiB of 1.00 GiB, 698 Mbit/s, 6 s left, udp, 1.0 % lost"
+        );
+    }
+}

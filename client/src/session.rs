@@ -1,0 +1,439 @@
+//! One transfer over an open connection: offer, agreement, data, outcome. Not here: packets, presentation.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use haul_io::carrier::UdpCarrier;
+use haul_io::disk::{Docroot, Sink, SinkOptions, Source, SourceOptions, resolve_destination};
+use haul_io::drive::{Clock, Drive, End};
+use haul_io::{Command, DriveError, Ending, ReceiveEnd, SendEnd, Waker};
+use haul_proto::constants::PROTOCOL_VERSION;
+use haul_proto::control::{
+    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, Outcome, PathText, SecretHalf,
+    ServerMessage, Trouble, encode_line, negotiation,
+};
+use haul_proto::crypto::{Seat, SessionSecret};
+use haul_proto::link::LinkConfig;
+use haul_proto::rate::RateConfig;
+use haul_proto::receiver::Receiver;
+use haul_proto::sender::{Sender, SenderConfig};
+use haul_proto::stats::Snapshot;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, timeout};
+
+use crate::config::{Route, TransferRequest};
+use crate::error::{self, ClientError};
+use crate::progress::{Carrier, Presenter, Start, Summary};
+use crate::ssh::{ChannelEvent, Connection};
+
+/// The program as it introduces itself.
+const PROGRAM: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
+
+/// After the data has moved the server has this long to say its last word.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the transfer to its end.
+///
+/// # Errors
+/// If it did not come to an orderly end; failed files alone are no error, they are in the summary.
+pub async fn transfer(
+    request: &TransferRequest,
+    connection: Connection,
+    presenter: &mut Presenter,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Summary, ClientError> {
+    let mut conversation =
+        Conversation { connection, decoder: LineDecoder::default(), last_words: Vec::new() };
+    let result = conversation.run(request, presenter, interrupted).await;
+    conversation.show_words(presenter);
+    conversation.connection.disconnect().await;
+    result
+}
+
+struct Conversation {
+    connection: Connection,
+    decoder: LineDecoder,
+    /// What the server wrote for the user most recently, for an error that has nothing better to say.
+    last_words: Vec<u8>,
+}
+
+impl Conversation {
+    async fn run(
+        &mut self,
+        request: &TransferRequest,
+        presenter: &mut Presenter,
+        interrupted: watch::Receiver<bool>,
+    ) -> Result<Summary, ClientError> {
+        let half = random_half()?;
+        let offer = offer(request, half.clone());
+        let mut stop = interrupted.clone();
+        let agreement = tokio::select! {
+            agreement = self.negotiate(&offer, presenter) => agreement?,
+            _ = stop.wait_for(|stop| *stop) => return Err(ClientError::Interrupted),
+        };
+        negotiation::check(&offer, &agreement)?;
+        for change in &agreement.changes {
+            presenter.notice(&crate::sanitize::text(change));
+        }
+        let address = self.data_address(&agreement)?;
+        presenter.start(&Start {
+            session: agreement.session.clone(),
+            direction: direction(request),
+            host: request.host.clone(),
+            user: request.user.clone(),
+            address: address.to_string(),
+            carrier: Carrier::Udp,
+        });
+        let begun = Instant::now();
+        let running = Running::start(request, &agreement, &half, address)?;
+        let (ending, sent) = self.accompany(running, presenter, interrupted).await?;
+        Ok(summary(ending, sent, begun.elapsed()))
+    }
+
+    async fn say(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
+        self.connection.send(&encode_line(message)).await
+    }
+
+    /// The next message of the server. Lines that are none are passed over.
+    async fn hear(&mut self, presenter: &mut Presenter) -> Result<ServerMessage, ClientError> {
+        loop {
+            match self.decoder.poll_message() {
+                Ok(Some(message)) => return Ok(message),
+                Err(error) => tracing::warn!(%error, "a control line is ignored"),
+                Ok(None) => match self.connection.recv().await? {
+                    ChannelEvent::Data(bytes) => self.decoder.handle_bytes(&bytes),
+                    ChannelEvent::Stderr(bytes) => {
+                        self.show_words(presenter);
+                        self.last_words = bytes;
+                    }
+                    ChannelEvent::ExitStatus(_) | ChannelEvent::ExitSignal(_) => {}
+                    ChannelEvent::Closed => return Err(self.ended()),
+                },
+            }
+        }
+    }
+
+    /// Shows what the server wrote. The latest words wait: if the session ends with them, they belong to the error.
+    fn show_words(&mut self, presenter: &mut Presenter) {
+        let words = std::mem::take(&mut self.last_words);
+        if !words.is_empty() {
+            presenter.server_words(&words);
+        }
+    }
+
+    fn ended(&mut self) -> ClientError {
+        let words = std::mem::take(&mut self.last_words);
+        let words = crate::sanitize::bytes(words.trim_ascii());
+        let words = words.strip_prefix("hauld: ").unwrap_or(&words);
+        let message = if words.is_empty() {
+            "the server ended the session before the transfer was complete".to_owned()
+        } else {
+            format!("the server ended the session before the transfer was complete; it said: {words}")
+        };
+        ClientError::trouble(Trouble::PeerLost, message)
+    }
+
+    async fn negotiate(
+        &mut self,
+        offer: &Offer,
+        presenter: &mut Presenter,
+    ) -> Result<Agreement, ClientError> {
+        self.say(&ClientMessage::Offer(Box::new(offer.clone()))).await?;
+        self.await_agreement(presenter).await
+    }
+
+    async fn await_agreement(&mut self, presenter: &mut Presenter) -> Result<Agreement, ClientError> {
+        match self.hear(presenter).await? {
+            ServerMessage::Agreement(agreement) => Ok(*agreement),
+            ServerMessage::Refusal(refusal) => Err(refusal.into()),
+            ServerMessage::Cancel(cancel) => Err(cancel.into()),
+            ServerMessage::Outcome(_) => {
+                Err(ClientError::trouble(Trouble::Protocol, "the server ended a transfer that had not begun"))
+            }
+        }
+    }
+
+    /// Where the datagrams go: the address that SSH was reached on, unless the server names another.
+    fn data_address(&self, agreement: &Agreement) -> Result<SocketAddr, ClientError> {
+        let ip = match agreement.udp.addresses.first() {
+            None => self.connection.peer_address.ip(),
+            Some(address) => address.parse().map_err(|_| {
+                ClientError::trouble(Trouble::Protocol, "the server named a data address that is none")
+            })?,
+        };
+        let mut address = SocketAddr::new(ip, agreement.udp.port);
+        if let (SocketAddr::V6(to), SocketAddr::V6(ssh)) = (&mut address, self.connection.peer_address) {
+            to.set_scope_id(ssh.scope_id());
+        }
+        Ok(address)
+    }
+
+    /// Keeps the conversation going beside the data, until both have ended.
+    async fn accompany(
+        &mut self,
+        mut running: Running,
+        presenter: &mut Presenter,
+        mut interrupted: watch::Receiver<bool>,
+    ) -> Result<(Ending, Option<Outcome>), ClientError> {
+        let mut last_word = None;
+        let mut listening = true;
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                result = &mut running.thread => {
+                    let result = result.map_err(|error| ClientError::Internal { message: error.to_string() })?;
+                    if let (Err(DriveError::PeerGone), Some(lost)) = (&result, running.lost.take()) {
+                        return Err(lost);
+                    }
+                    return self.conclude(result, last_word, running.peer, presenter).await;
+                }
+                message = self.hear(presenter), if listening => {
+                    listening = false;
+                    match message {
+                        Ok(ServerMessage::Outcome(outcome)) => {
+                            last_word = Some(outcome.clone());
+                            running.tell(Command::PeerOutcome(outcome));
+                        }
+                        Ok(ServerMessage::Cancel(cancel)) => running.tell(Command::PeerCancelled(cancel)),
+                        Ok(ServerMessage::Refusal(refusal)) => running.tell(Command::PeerCancelled(Cancel {
+                            trouble: refusal.trouble,
+                            message: refusal.message,
+                        })),
+                        Ok(ServerMessage::Agreement(_)) => listening = true,
+                        Err(error) => {
+                            running.lost = Some(error);
+                            running.tell(Command::PeerGone);
+                        }
+                    }
+                }
+                changed = running.snapshots.changed() => {
+                    if changed.is_ok() {
+                        let snapshot = *running.snapshots.borrow_and_update();
+                        presenter.progress(&snapshot);
+                    }
+                }
+                _ = interrupted.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    running.tell(Command::Interrupt);
+                }
+            }
+        }
+    }
+
+    /// Tells the server how it ended, and hears the server's last word.
+    async fn conclude(
+        &mut self,
+        result: Result<Ending, DriveError>,
+        last_word: Option<Outcome>,
+        peer: SocketAddr,
+        presenter: &mut Presenter,
+    ) -> Result<(Ending, Option<Outcome>), ClientError> {
+        match result {
+            Ok(ending) if last_word.is_some() => Ok((ending, last_word)),
+            Ok(ending) => {
+                self.say(&ClientMessage::Outcome(ending.outcome.clone())).await?;
+                // All is stored here. A server that says nothing more takes nothing away from that.
+                let word = timeout(LAST_WORD_TIMEOUT, self.hear(presenter)).await;
+                let sent = match word {
+                    Ok(Ok(ServerMessage::Outcome(outcome))) => Some(outcome),
+                    _ => None,
+                };
+                Ok((ending, sent))
+            }
+            Err(DriveError::PeerGone) => Err(self.ended()),
+            Err(error) => {
+                if !matches!(error, DriveError::Cancelled(_)) {
+                    let cancel = Cancel { trouble: error.trouble(), message: error.to_string() };
+                    let _ = timeout(Duration::from_secs(1), self.say(&ClientMessage::Cancel(cancel))).await;
+                }
+                Err(client_error(error, peer))
+            }
+        }
+    }
+}
+
+fn client_error(error: DriveError, peer: SocketAddr) -> ClientError {
+    match error {
+        DriveError::UdpSilent { waited, rejected, local, .. } => {
+            error::udp_silent(peer, waited, rejected, local)
+        }
+        DriveError::Cancelled(cancel) => cancel.into(),
+        DriveError::Interrupted => ClientError::Interrupted,
+        error => ClientError::trouble(error.trouble(), error.to_string()),
+    }
+}
+
+/// The data plane at work on its own thread.
+struct Running {
+    thread: JoinHandle<Result<Ending, DriveError>>,
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+    snapshots: watch::Receiver<Snapshot>,
+    peer: SocketAddr,
+    lost: Option<ClientError>,
+}
+
+impl Running {
+    fn start(
+        request: &TransferRequest,
+        agreement: &Agreement,
+        half: &SecretHalf,
+        peer: SocketAddr,
+    ) -> Result<Self, ClientError> {
+        let cannot = |error: std::io::Error| {
+            ClientError::trouble(Trouble::UdpPort, format!("cannot open a UDP socket to {peer}: {error}"))
+        };
+        let waker = Waker::new().map_err(cannot)?;
+        let carrier = UdpCarrier::connect(peer).map_err(cannot)?;
+        let (commands, inbox) = mpsc::channel();
+        let (tell, snapshots) = watch::channel(Snapshot::default());
+        let clock = Clock::default();
+        let mut end = make_end(request, agreement, half, peer, clock, &waker)?;
+        let drive =
+            Drive { carrier, commands: inbox, waker: waker.clone(), udp_timeout: request.udp_timeout };
+        let thread = tokio::task::spawn_blocking(move || {
+            drive.run(clock, end.as_mut(), &mut |snapshot| {
+                tell.send_replace(*snapshot);
+            })
+        });
+        Ok(Self { thread, commands, waker, snapshots, peer, lost: None })
+    }
+
+    fn tell(&self, command: Command) {
+        // The thread may have ended by itself; then there is nobody to tell.
+        let _ = self.commands.send(command);
+        self.waker.wake();
+    }
+}
+
+fn make_end(
+    request: &TransferRequest,
+    agreement: &Agreement,
+    half: &SecretHalf,
+    peer: SocketAddr,
+    clock: Clock,
+    waker: &Waker,
+) -> Result<Box<dyn End + Send>, ClientError> {
+    let secret = SessionSecret::new(agreement.cipher, &agreement.session, half, &agreement.secret);
+    let link = LinkConfig {
+        seat: Seat::Client,
+        connection_id: agreement.connection_id,
+        secret,
+        peer: Some(peer),
+        proven: None,
+        challenge_key: random_half()?,
+    };
+    let waker = waker.clone();
+    let wake = move || waker.wake();
+    let system = Docroot::whole_system().map_err(disk_error)?;
+    match &request.direction {
+        Route::Upload { sources, .. } => {
+            let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+            let source = Source::start(system, paths, SourceOptions { digest: agreement.digest }, wake)
+                .map_err(disk_error)?;
+            let rate = RateConfig {
+                policy: agreement.policy,
+                target: agreement.target_rate,
+                minimum: agreement.min_rate,
+            };
+            Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &SenderConfig { link, rate }), source)))
+        }
+        Route::Download { sources, destination } => {
+            let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+            let path = absolute(destination)?;
+            // The docroot itself has no name to give away: its entries need a folder to land in.
+            let create = request.create_destination || sources.iter().any(is_docroot);
+            let destination = resolve_destination(&system, &path, create, count).map_err(disk_error)?;
+            let options = SinkOptions {
+                session: agreement.session.clone(),
+                preserve_times: request.preserve_times,
+                digest: agreement.digest,
+            };
+            let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
+            Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &link), sink)))
+        }
+    }
+}
+
+/// Whether a remote path means the docroot: nothing in it but slashes and dots.
+fn is_docroot(path: &PathText) -> bool {
+    path.as_bytes().split(|&byte| byte == b'/').all(|name| name.is_empty() || name == b".")
+}
+
+fn disk_error(error: haul_io::disk::DiskError) -> ClientError {
+    ClientError::trouble(error.trouble, error.to_string())
+}
+
+/// The path from the root, as bytes; a slash at its end is kept, because it says "folder".
+fn absolute(path: &Path) -> Result<Vec<u8>, ClientError> {
+    let full = std::path::absolute(path).map_err(|error| {
+        ClientError::trouble(Trouble::NotFound, format!("the current folder is gone: {error}"))
+    })?;
+    let mut bytes = full.as_os_str().as_bytes().to_vec();
+    if path.as_os_str().as_bytes().ends_with(b"/") && !bytes.ends_with(b"/") {
+        bytes.push(b'/');
+    }
+    Ok(bytes)
+}
+
+fn random_half() -> Result<SecretHalf, ClientError> {
+    let mut bytes = [0; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| ClientError::Internal { message: "this system has no random numbers".to_owned() })?;
+    Ok(SecretHalf::new(bytes))
+}
+
+const fn direction(request: &TransferRequest) -> Direction {
+    match request.direction {
+        Route::Upload { .. } => Direction::Upload,
+        Route::Download { .. } => Direction::Download,
+    }
+}
+
+fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
+    let (sources, source_count, destination) = match &request.direction {
+        Route::Upload { sources, destination } => (Vec::new(), sources.len(), destination.clone()),
+        Route::Download { sources, .. } => (sources.clone(), sources.len(), PathText::default()),
+    };
+    Offer {
+        versions: vec![PROTOCOL_VERSION],
+        program: PROGRAM.to_owned(),
+        direction: direction(request),
+        sources,
+        source_count: u32::try_from(source_count).unwrap_or(u32::MAX),
+        destination,
+        create_destination: request.create_destination,
+        preserve_times: request.preserve_times,
+        policy: request.policy,
+        target_rate: request.target_rate,
+        min_rate: request.min_rate,
+        ciphers: request.ciphers.clone(),
+        digest: request.digest,
+        udp_port: request.udp_port,
+        secret,
+    }
+}
+
+/// The receiving side judges the files; the sending side knows what was lost.
+fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Summary {
+    let Ending { outcome, snapshot } = ending;
+    let sent = last_word.and_then(|outcome| outcome.sent);
+    Summary {
+        files: outcome.files,
+        bytes: outcome.bytes,
+        failed: outcome.failed,
+        failures: outcome.failures,
+        seconds: elapsed.as_secs_f64(),
+        carrier: Carrier::Udp,
+        rtt_ms: snapshot.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        packets: sent.map_or(snapshot.packets, |sent| sent.packets),
+        lost_packets: sent.map_or(snapshot.lost_packets, |sent| sent.lost_packets),
+        retransmitted_bytes: sent.map_or(snapshot.retransmitted_bytes, |sent| sent.retransmitted_bytes),
+    }
+}

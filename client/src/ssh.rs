@@ -1,0 +1,402 @@
+//! The SSH connection to the server, and the control channel on it as an ordered stream of bytes.
+//!
+//! Set-up cost: the subsystem is requested without waiting for the answer, so the first message of the session rides
+//! with the request. Not here: what the bytes mean.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{Config, Handle, Msg};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::{
+    ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, SshId, cipher, compression, kex,
+    mac,
+};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::TransferRequest;
+use crate::dial::dial;
+use crate::error::ClientError;
+use crate::handler::{Broken, Handler, why};
+use crate::keys;
+use crate::known_hosts::KnownHosts;
+use crate::login::login;
+use crate::progress::Presenter;
+use crate::sanitize;
+
+/// The SSH subsystem that speaks the control conversation.
+const SUBSYSTEM: &str = "haul";
+
+/// From the first byte of SSH to the end of the key exchange; a port that is not SSH stays silent.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// From the login to the open channel.
+const CHANNEL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a clean goodbye may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What comes over the control channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelEvent {
+    /// Bytes of the control conversation.
+    Data(Vec<u8>),
+    /// Words for the user, not yet sanitised: hand them to [`Presenter::server_words`].
+    Stderr(Vec<u8>),
+    /// The worker ended with this status.
+    ExitStatus(u32),
+    /// The worker was killed by this signal.
+    ExitSignal(String),
+    /// Nothing more comes; every later [`Connection::recv`] says so again.
+    Closed,
+}
+
+/// A logged-in connection with its control channel.
+pub struct Connection {
+    /// The address that SSH was reached on: where the datagrams go unless the agreement names others.
+    pub peer_address: SocketAddr,
+    /// Our end of the TCP connection.
+    pub local_address: SocketAddr,
+    handle: Handle<Handler>,
+    reader: ChannelReadHalf,
+    writer: ChannelWriteHalf<Msg>,
+    ended: watch::Receiver<Option<String>>,
+    host: String,
+    port: u16,
+    /// The server has granted the subsystem.
+    granted: bool,
+    closed: bool,
+    /// Events that came while [`Connection::granted`] waited for something else.
+    early: VecDeque<ChannelEvent>,
+}
+
+/// Connects, checks the host key, logs in, opens the control channel and asks for the subsystem.
+///
+/// # Errors
+/// If any of it fails; the error says which and what to do.
+pub async fn connect(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+) -> Result<Connection, ClientError> {
+    // Everything that can fail on this machine goes first.
+    let files = keys::read_all(&request.identities)?;
+    let known_hosts = KnownHosts::new(request.host_keys.files.clone());
+    let recorded = known_hosts.algorithms(&request.host_name, request.ssh_port)?;
+    let stream = dial(&request.host_name, request.ssh_port, &request.host).await?;
+    let peer_address = stream.peer_addr().map_err(|error| lost(request, error.to_string()))?;
+    let local_address = stream.local_addr().map_err(|error| lost(request, error.to_string()))?;
+    tracing::info!(host = request.host, %peer_address, "connected");
+    let (end_sender, ended) = watch::channel(None);
+    let (note_sender, mut notes) = mpsc::channel(64);
+    let handler = Handler {
+        host_name: request.host_name.clone(),
+        port: request.ssh_port,
+        known_hosts,
+        strict: request.host_keys.strict,
+        ended: end_sender,
+        notes: note_sender,
+        keys_exchanged: false,
+    };
+    let logging_in = async {
+        let mut handle = handshake(request, stream, handler, &recorded).await?;
+        login(&mut handle, request, files, || ended.borrow().clone()).await?;
+        Ok(handle)
+    };
+    let logged_in: Result<_, ClientError> = logging_in.await;
+    while let Ok(note) = notes.try_recv() {
+        presenter.notice(&note);
+    }
+    let handle = logged_in?;
+    let (reader, writer) = open_channel(request, &handle, &ended).await?;
+    let (host, port) = (request.host.clone(), request.ssh_port);
+    let early = VecDeque::new();
+    Ok(Connection {
+        peer_address,
+        local_address,
+        handle,
+        reader,
+        writer,
+        ended,
+        host,
+        port,
+        granted: false,
+        closed: false,
+        early,
+    })
+}
+
+impl Connection {
+    /// Sends bytes in order. Waits while the server's window is full; if the future is dropped then, a part may
+    /// have been sent, so do not race it against anything you go on after.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        let mut ended = self.ended.clone();
+        let mut heard = Vec::new();
+        let sent = {
+            let writing = self.writer.data_bytes(bytes.to_vec());
+            tokio::pin!(writing);
+            loop {
+                tokio::select! {
+                    sent = &mut writing => break sent.is_ok(),
+                    // The window of a dead connection never opens, nor that of a server that refuses the subsystem.
+                    _ = ended.wait_for(Option::is_some) => break false,
+                    message = self.reader.wait() => match message {
+                        None => break false,
+                        Some(message) => {
+                            let last = matches!(message, ChannelMsg::Failure | ChannelMsg::Close);
+                            heard.push(message);
+                            if last {
+                                break false;
+                            }
+                        }
+                    },
+                }
+            }
+        };
+        for message in heard {
+            let event = self.interpret(message)?;
+            self.early.extend(event);
+        }
+        if sent { Ok(()) } else { Err(self.lost()) }
+    }
+
+    /// The next event. Dropping the future loses nothing. It has to be called steadily: a channel that nobody reads
+    /// stops the whole connection, keep-alives included.
+    ///
+    /// # Errors
+    /// If the server has no such subsystem, or the connection is gone.
+    pub async fn recv(&mut self) -> Result<ChannelEvent, ClientError> {
+        if let Some(event) = self.early.pop_front() {
+            return Ok(event);
+        }
+        self.next_event().await
+    }
+
+    /// Waits until the server has granted the subsystem. Not needed before [`Connection::send`].
+    ///
+    /// # Errors
+    /// As [`Connection::recv`].
+    pub async fn granted(&mut self) -> Result<(), ClientError> {
+        while !self.granted {
+            match self.next_event().await? {
+                ChannelEvent::Closed => return Err(self.not_haul()),
+                event => self.early.push_back(event),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says goodbye and waits a moment for it to get out.
+    pub async fn disconnect(self) {
+        // An unread channel would keep the session task from seeing the goodbye.
+        drop(self.reader);
+        let goodbye = async {
+            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
+            let _ = self.handle.await;
+        };
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    }
+
+    /// The next event from the wire; also returns once the grant is seen, so that `granted` can look.
+    async fn next_event(&mut self) -> Result<ChannelEvent, ClientError> {
+        while !self.closed {
+            let Some(message) = self.reader.wait().await else { return Err(self.lost()) };
+            if let Some(event) = self.interpret(message)? {
+                return Ok(event);
+            }
+        }
+        Ok(ChannelEvent::Closed)
+    }
+
+    /// What a message of the channel means; none if nothing.
+    fn interpret(&mut self, message: ChannelMsg) -> Result<Option<ChannelEvent>, ClientError> {
+        Ok(match message {
+            ChannelMsg::Data { data } => Some(self.speaks(ChannelEvent::Data(data.into()))),
+            ChannelMsg::ExtendedData { data, ext: 1 } => Some(ChannelEvent::Stderr(data.into())),
+            ChannelMsg::ExitStatus { exit_status } => Some(ChannelEvent::ExitStatus(exit_status)),
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                Some(ChannelEvent::ExitSignal(sanitize::text(&format!("{signal_name:?}"))))
+            }
+            // An empty event is harmless, and ends the wait of `granted`.
+            ChannelMsg::Success => Some(self.speaks(ChannelEvent::Data(Vec::new()))),
+            ChannelMsg::Failure if !self.granted => return Err(self.not_haul()),
+            ChannelMsg::Close => {
+                self.closed = true;
+                None
+            }
+            // The end of the worker's output comes before its exit status and the close.
+            other => {
+                tracing::trace!(message = ?other, "channel message passed over");
+                None
+            }
+        })
+    }
+
+    /// Data or a grant: haul is there.
+    const fn speaks(&mut self, event: ChannelEvent) -> ChannelEvent {
+        self.granted = true;
+        event
+    }
+
+    fn not_haul(&self) -> ClientError {
+        ClientError::NotHaul { host: self.host.clone(), port: self.port, said: None }
+    }
+
+    /// The error for a connection that is gone, with the reason if one is known.
+    #[must_use]
+    pub fn lost(&self) -> ClientError {
+        let reason =
+            self.ended.borrow().clone().unwrap_or_else(|| "the server closed the connection".to_owned());
+        ClientError::ConnectionLost { host: self.host.clone(), reason }
+    }
+}
+
+async fn handshake(
+    request: &TransferRequest,
+    stream: TcpStream,
+    handler: Handler,
+    recorded: &[Algorithm],
+) -> Result<Handle<Handler>, ClientError> {
+    let config = Arc::new(client_config(recorded));
+    let failed = |message: String, source| ClientError::Handshake {
+        host: request.host.clone(),
+        port: request.ssh_port,
+        message,
+        source,
+    };
+    let connecting = russh::client::connect_stream(config, stream, handler);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(Ok(handle)) => Ok(handle),
+        Ok(Err(Broken::Refused(error))) => Err(*error),
+        Ok(Err(Broken::Ssh(error))) => Err(failed(why(&error), Some(Box::new(error)))),
+        Err(_) => Err(failed(format!("timed out after {} s", HANDSHAKE_TIMEOUT.as_secs()), None)),
+    }
+}
+
+async fn open_channel(
+    request: &TransferRequest,
+    handle: &Handle<Handler>,
+    ended: &watch::Receiver<Option<String>>,
+) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>), ClientError> {
+    let gone = || {
+        lost(request, ended.borrow().clone().unwrap_or_else(|| "the server closed the connection".to_owned()))
+    };
+    let opening = tokio::time::timeout(CHANNEL_TIMEOUT, handle.channel_open_session());
+    let channel = match opening.await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
+            return Err(lost(
+                request,
+                format!("the server opens no session: {}", sanitize::text(&format!("{reason:?}"))),
+            ));
+        }
+        Ok(Err(_)) => return Err(gone()),
+        Err(_) => return Err(lost(request, "the server opens no session".to_owned())),
+    };
+    let (reader, writer) = channel.split();
+    // The answer is read with the first events: waiting for it here would cost a round trip.
+    writer.request_subsystem(true, SUBSYSTEM).await.map_err(|_| gone())?;
+    Ok((reader, writer))
+}
+
+fn lost(request: &TransferRequest, reason: String) -> ClientError {
+    ClientError::ConnectionLost { host: request.host.clone(), reason }
+}
+
+fn client_config(recorded: &[Algorithm]) -> Config {
+    Config {
+        client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-haul_", env!("CARGO_PKG_VERSION")))),
+        preferred: preferred(recorded),
+        // A dead peer is noticed after a minute even when no data flows.
+        keepalive_interval: Some(Duration::from_secs(15)),
+        keepalive_max: 3,
+        channel_buffer_size: 32,
+        nodelay: true,
+        ..Config::default()
+    }
+}
+
+/// Our algorithms: ring's AEADs first, nothing with SHA-1, no compression before or after the login.
+fn preferred(recorded: &[Algorithm]) -> Preferred {
+    const EXCHANGES: [kex::Name; 6] = [
+        kex::MLKEM768X25519_SHA256,
+        kex::CURVE25519,
+        kex::CURVE25519_PRE_RFC_8731,
+        kex::DH_G16_SHA512,
+        kex::DH_G18_SHA512,
+        kex::DH_G14_SHA256,
+    ];
+    // These entries are no exchanges: without them there is no strict key exchange and no `server-sig-algs`.
+    const MARKERS: [kex::Name; 4] = [
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ];
+    let wanted = |name: &&kex::Name| EXCHANGES.contains(name) || MARKERS.contains(name);
+    Preferred {
+        kex: Preferred::DEFAULT.kex.iter().filter(wanted).copied().collect(),
+        key: host_key_algorithms(recorded).into(),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: Cow::Borrowed(&[
+            cipher::AES_128_GCM,
+            cipher::AES_256_GCM,
+            cipher::CHACHA20_POLY1305,
+            cipher::AES_256_CTR,
+        ]),
+        mac: Cow::Borrowed(&[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM]),
+        compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}
+
+/// The kinds of host key, those on record first: a server with several keys then shows the one we know.
+fn host_key_algorithms(recorded: &[Algorithm]) -> Vec<Algorithm> {
+    let all = [
+        Algorithm::Ed25519,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+    ];
+    let on_record = |algorithm: &Algorithm| {
+        recorded.iter().any(|one| match (one, algorithm) {
+            (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+            (one, other) => one == other,
+        })
+    };
+    let (first, second): (Vec<_>, Vec<_>) = all.into_iter().partition(on_record);
+    first.into_iter().chain(second).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offer_keeps_strict_kex_and_nothing_weak() {
+        let preferred = preferred(&[]);
+        let names: Vec<&str> = preferred.kex.iter().map(AsRef::as_ref).collect();
+        for marker in
+            ["kex-strict-c-v00@openssh.com", "ext-info-c", "mlkem768x25519-sha256", "curve25519-sha256"]
+        {
+            assert!(names.contains(&marker), "{marker} is missing in {names:?}");
+        }
+        assert!(!names.iter().any(|name| name.ends_with("sha1")), "{names:?}");
+        assert!(preferred.key.iter().all(|key| key.as_str() != "ssh-rsa"));
+        assert_eq!(preferred.cipher.first().map(AsRef::as_ref), Some("aes128-gcm@openssh.com"));
+    }
+
+    #[test]
+    fn the_kind_of_key_on_record_is_asked_for_first() {
+        let order = host_key_algorithms(&[Algorithm::Rsa { hash: None }]);
+        assert_eq!(order.first(), Some(&Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
+        assert_eq!(order.len(), 6);
+    }
+}

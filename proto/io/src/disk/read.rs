@@ -1,0 +1,381 @@
+//! Reads the blocks of the content in order: each file's bytes, straight into the block, then its trailer.
+//!
+//! A file that cannot be read as it was listed keeps its place: the missing bytes are zero and its trailer says why.
+//! Not here: which files there are.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+
+use haul_proto::constants::{BLOCK_BYTES, TRAILER_BYTES};
+use haul_proto::control::{Digest, Trouble};
+use haul_proto::manifest::Trailer;
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::uio::pread;
+
+use super::facts::Facts;
+use super::walk::Listed;
+use super::{DiskError, Docroot, SourceEvent};
+
+/// A block that is wanted.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) block: u64,
+    pub(super) buffer: Option<Vec<u8>>,
+}
+
+pub(super) struct Reader {
+    root: Docroot,
+    digest: Digest,
+    files: Receiver<Listed>,
+    events: Sender<SourceEvent>,
+    stop: Arc<AtomicBool>,
+    /// The file that the last block ended in, or that starts after it.
+    current: Option<Reading>,
+    next_block: u64,
+}
+
+/// A file on its way into blocks.
+struct Reading {
+    listed: Listed,
+    /// Open from its first byte to its last; the facts are those of the moment it was opened.
+    open: Option<OwnedFd>,
+    hasher: Option<blake3::Hasher>,
+    trouble: Option<Trouble>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        root: Docroot,
+        digest: Digest,
+        files: Receiver<Listed>,
+        events: Sender<SourceEvent>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self { root, digest, files, events, stop, current: None, next_block: 0 }
+    }
+
+    /// Answers requests until there is nobody to ask.
+    pub(super) fn run(mut self, requests: &Receiver<Request>, notify: &impl Fn()) {
+        for Request { block, buffer } in requests {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if block != self.next_block {
+                // Content is read once, in order; the sender holds what it may have to repeat.
+                tracing::error!(block, expected = self.next_block, "a block was asked for out of order");
+                continue;
+            }
+            let data = self.read_block(buffer.unwrap_or_default());
+            let event = if data.is_empty() {
+                SourceEvent::End { blocks: block }
+            } else {
+                self.next_block += 1;
+                SourceEvent::Block { block, data }
+            };
+            let ended = matches!(event, SourceEvent::End { .. });
+            if self.events.send(event).is_err() {
+                return;
+            }
+            notify();
+            if ended {
+                break;
+            }
+        }
+        // Requests beyond the end are void; the end has been told.
+        for _ in requests {}
+    }
+
+    /// The bytes that the next block uses; none if there is no further block.
+    fn read_block(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        let start = self.next_block * BLOCK_BYTES;
+        // The whole length at once, and cut at the end: a buffer that comes back full is not cleared again.
+        buffer.resize(BLOCK_BYTES as usize, 0);
+        let mut used = 0;
+        while used < buffer.len() {
+            let Some(mut reading) = self.current() else {
+                break;
+            };
+            let taken = reading.fill(start, used, &mut buffer);
+            if taken.bytes == 0 {
+                // The file, or its trailer, starts at the next boundary.
+                break;
+            }
+            used += taken.bytes;
+            if taken.whole {
+                self.current = None;
+            }
+        }
+        buffer.truncate(used);
+        buffer
+    }
+
+    /// The file whose bytes come next; waits for the walk to tell it.
+    fn current(&mut self) -> Option<OpenOn<'_>> {
+        if self.current.is_none() {
+            let listed = self.files.recv().ok()?;
+            let hasher = Trailer::wants(self.digest).then(blake3::Hasher::new);
+            self.current = Some(Reading { listed, open: None, hasher, trouble: None });
+        }
+        self.current.as_mut().map(|reading| OpenOn { root: &self.root, reading })
+    }
+}
+
+struct Taken {
+    bytes: usize,
+    whole: bool,
+}
+
+/// A file and where to open it.
+struct OpenOn<'a> {
+    root: &'a Docroot,
+    reading: &'a mut Reading,
+}
+
+impl OpenOn<'_> {
+    /// Puts what belongs into the block at `start` behind the `used` bytes of the buffer.
+    fn fill(&mut self, start: u64, used: usize, buffer: &mut [u8]) -> Taken {
+        let extent = self.reading.listed.extent;
+        let (end, position) = (start + BLOCK_BYTES, start + used as u64);
+        let mut bytes = 0;
+        let content_end = extent.offset + extent.size;
+        if extent.offset <= position && position < content_end {
+            bytes = (content_end.min(end) - position) as usize;
+            if let Some(into) = buffer.get_mut(used..used + bytes) {
+                self.content(position - extent.offset, into);
+            }
+        }
+        let at = used + bytes;
+        let whole = extent.trailer == start + at as u64 && at < buffer.len();
+        if whole && let Some(into) = buffer.get_mut(at..at + TRAILER_BYTES as usize) {
+            into.copy_from_slice(&self.finish().encode());
+            bytes += TRAILER_BYTES as usize;
+        }
+        Taken { bytes, whole }
+    }
+
+    fn content(&mut self, offset: u64, into: &mut [u8]) {
+        if self.reading.trouble.is_none()
+            && let Err(trouble) = self.open().and_then(|()| self.reading.read(offset, into))
+        {
+            self.reading.trouble = Some(trouble);
+        }
+        if self.reading.trouble.is_some() {
+            into.fill(0);
+        } else if let Some(hasher) = &mut self.reading.hasher {
+            hasher.update(into);
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Trouble> {
+        if self.reading.open.is_some() {
+            return Ok(());
+        }
+        let listed = &self.reading.listed;
+        let (file, facts) = self.root.open_file(&listed.path).map_err(|error| told(&error))?;
+        if !facts.same_content(&listed.facts) {
+            tracing::debug!(path = %listed.path.escape_ascii(), "changed since it was listed");
+            return Err(Trouble::SourceChanged);
+        }
+        if listed.extent.size > BLOCK_BYTES {
+            // Only a hint.
+            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+        }
+        self.reading.open = Some(file);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Trailer {
+        // An empty file has not been opened yet; whether it may be read is told by opening it.
+        let outcome = match self.reading.trouble {
+            Some(trouble) => Err(trouble),
+            None => self.open().and_then(|()| self.reading.check()),
+        };
+        let digest = match (&outcome, &self.reading.hasher) {
+            (Ok(()), Some(hasher)) => Some(*hasher.finalize().as_bytes()),
+            _ => None,
+        };
+        Trailer { trouble: outcome.err(), digest }
+    }
+}
+
+impl Reading {
+    fn read(&self, offset: u64, mut into: &mut [u8]) -> Result<(), Trouble> {
+        let file = self.open.as_ref().ok_or(Trouble::Internal)?;
+        let mut offset = i64::try_from(offset).map_err(|_| Trouble::Internal)?;
+        while !into.is_empty() {
+            match pread(file, into, offset) {
+                Ok(0) => return Err(Trouble::SourceChanged),
+                Ok(count) => {
+                    into = into.get_mut(count..).unwrap_or_default();
+                    offset += count as i64;
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(told(&DiskError::system("read", &self.listed.path, errno))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file is still what it was when it was listed.
+    fn check(&self) -> Result<(), Trouble> {
+        let file = self.open.as_ref().ok_or(Trouble::Internal)?;
+        let facts =
+            Facts::of(file).map_err(|errno| told(&DiskError::system("read", &self.listed.path, errno)))?;
+        if facts.same_content(&self.listed.facts) { Ok(()) } else { Err(Trouble::SourceChanged) }
+    }
+}
+
+/// The receiver hears only the kind of trouble, so the words are logged here.
+fn told(error: &DiskError) -> Trouble {
+    tracing::info!(%error, "a source failed");
+    error.trouble
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    use haul_proto::layout::Layout;
+    use haul_proto::manifest::Record;
+
+    use super::super::{Source, SourceOptions};
+    use super::*;
+
+    struct Run {
+        source: Source,
+        woken: Receiver<()>,
+    }
+
+    impl Run {
+        fn start(root: &Path, digest: Digest) -> Self {
+            let (wake, woken) = channel();
+            let docroot = Docroot::open(root).unwrap();
+            let wake = move || wake.send(()).unwrap_or_default();
+            let options = SourceOptions { digest };
+            Self { source: Source::start(docroot, vec![b"/".to_vec()], options, wake).unwrap(), woken }
+        }
+
+        fn record(&mut self) -> Record {
+            loop {
+                match self.source.poll_record() {
+                    Some(record) => return record,
+                    None => self.woken.recv().unwrap(),
+                }
+            }
+        }
+
+        fn block(&mut self, block: u64, buffer: Option<Vec<u8>>) -> SourceEvent {
+            self.source.request(block, buffer);
+            loop {
+                match self.source.poll_block() {
+                    Some(event) => return event,
+                    None => self.woken.recv().unwrap(),
+                }
+            }
+        }
+
+        fn data(&mut self, block: u64) -> Vec<u8> {
+            match self.block(block, None) {
+                SourceEvent::Block { data, .. } => data,
+                end @ SourceEvent::End { .. } => panic!("{end:?}"),
+            }
+        }
+    }
+
+    const B: usize = BLOCK_BYTES as usize;
+
+    #[test]
+    fn blocks_are_what_the_layout_says() {
+        let top = tempfile::tempdir().unwrap();
+        let sizes = [0, 100, B - 40, B - 39, 5, 2 * B + 7, B, 1];
+        let content = |number: usize| vec![b'a' + number as u8; sizes[number]];
+        for number in 0..sizes.len() {
+            fs::write(top.path().join(number.to_string()), content(number)).unwrap();
+        }
+        let mut layout = Layout::default();
+        let extents: Vec<_> = sizes.iter().map(|&size| layout.push(size as u64).unwrap()).collect();
+        layout.finish();
+        let mut run = Run::start(top.path(), Digest::Blake3);
+        let mut all = Vec::new();
+        for block in 0..layout.settled_blocks() {
+            let SourceEvent::Block { data, .. } = run.block(block, Some(vec![0xee; B])) else {
+                panic!("end")
+            };
+            assert_eq!(data.len() as u64, layout.used(block).unwrap(), "block {block}");
+            assert!(data.capacity() == B);
+            all.extend_from_slice(&data);
+            all.resize((block as usize + 1) * B, 0);
+        }
+        let blocks = layout.settled_blocks();
+        assert_eq!(run.block(blocks, None), SourceEvent::End { blocks });
+        for (number, extent) in extents.iter().enumerate() {
+            let (offset, trailer) = (extent.offset as usize, extent.trailer as usize);
+            assert!(all[offset..offset + sizes[number]] == content(number), "file {number}");
+            let digest = Some(*blake3::hash(&content(number)).as_bytes());
+            assert_eq!(
+                Trailer::decode(&all[trailer..]),
+                Some(Trailer { trouble: None, digest }),
+                "file {number}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_to_send_is_an_end_at_once() {
+        let top = tempfile::tempdir().unwrap();
+        let mut run = Run::start(top.path(), Digest::None);
+        assert_eq!(run.record(), Record::End { files: 0, folders: 0, bytes: 0 });
+        assert_eq!(run.block(0, None), SourceEvent::End { blocks: 0 });
+    }
+
+    #[test]
+    fn files_that_change_after_they_were_listed_are_told() {
+        let top = tempfile::tempdir().unwrap();
+        let file = |name: &str| top.path().join(name);
+        for name in ["a-shrinks", "b-grows", "c-vanishes", "d-stays", "e-is-touched"] {
+            fs::write(file(name), [b'x'; 1000]).unwrap();
+        }
+        let mut run = Run::start(top.path(), Digest::Blake3);
+        while !matches!(run.record(), Record::End { .. }) {}
+        fs::write(file("a-shrinks"), "x").unwrap();
+        fs::write(file("b-grows"), [b'x'; 1001]).unwrap();
+        fs::remove_file(file("c-vanishes")).unwrap();
+        let touched = fs::File::options().write(true).open(file("e-is-touched")).unwrap();
+        touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let data = run.data(0);
+        assert_eq!(data.len(), 5 * 1040);
+        let troubles: Vec<_> =
+            data.chunks(1040).map(|part| Trailer::decode(&part[1000..]).unwrap().trouble).collect();
+        let changed = Some(Trouble::SourceChanged);
+        assert_eq!(troubles, [changed, changed, Some(Trouble::NotFound), None, changed]);
+        assert!(data[..1000].iter().all(|&byte| byte == 0), "what cannot be trusted is not sent");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_or_grows_while_it_is_read_is_told() {
+        for new_size in [B as u64 + 5, 4 * B as u64] {
+            let top = tempfile::tempdir().unwrap();
+            fs::write(top.path().join("f"), vec![b'x'; 3 * B]).unwrap();
+            let mut run = Run::start(top.path(), Digest::Blake3);
+            assert!(run.data(0) == vec![b'x'; B]);
+            fs::File::options().write(true).open(top.path().join("f")).unwrap().set_len(new_size).unwrap();
+            assert_eq!(run.data(1).len(), B);
+            assert_eq!(run.data(2).len(), B);
+            let trailer = Trailer::decode(&run.data(3)).unwrap();
+            assert_eq!(trailer, Trailer { trouble: Some(Trouble::SourceChanged), digest: None });
+        }
+    }
+
+    #[test]
+    fn without_a_digest_none_is_taken() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join("f"), "x").unwrap();
+        let data = Run::start(top.path(), Digest::None).data(0);
+        assert_eq!(Trailer::decode(&data[1..]), Some(Trailer { trouble: None, digest: None }));
+    }
+}

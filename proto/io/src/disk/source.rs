@@ -1,0 +1,270 @@
+//! The sending disk: one thread walks the sources and lists them, another reads their content as it is asked for.
+//!
+//! The walk pauses while its list is not taken or the reader is far behind, so memory is bounded whatever the size of a
+//! tree. Not here: what is sent when.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use haul_proto::control::{Digest, Trouble};
+use haul_proto::manifest::Record;
+use nix::errno::Errno;
+
+use super::facts::Kind;
+use super::read::{Reader, Request};
+use super::walk::Walker;
+use super::{DiskError, Docroot};
+
+/// Records that wait to be taken.
+const RECORDS_AHEAD: usize = 1024;
+
+/// Files that were listed and wait to be read. Far more than a block holds pieces of would only cost memory.
+const FILES_AHEAD: usize = 4096;
+
+/// How sources are read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SourceOptions {
+    /// Digest to take of each file.
+    pub digest: Digest,
+}
+
+/// Answer to a request for a block.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// A block has been read.
+    Block {
+        /// Its number.
+        block: u64,
+        /// The bytes that it uses.
+        data: Vec<u8>,
+    },
+    /// There are only so many blocks.
+    End {
+        /// How many.
+        blocks: u64,
+    },
+}
+
+/// The sending disk of a session. Dropping it stops and joins its threads.
+#[derive(Debug)]
+pub struct Source {
+    records: Option<Receiver<Record>>,
+    requests: Option<Sender<Request>>,
+    events: Receiver<SourceEvent>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Source {
+    /// Starts to walk `paths` below `root`. `notify` is called after each record and each event.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn start(
+        root: Docroot,
+        paths: Vec<Vec<u8>>,
+        options: SourceOptions,
+        notify: impl Fn() + Send + Clone + 'static,
+    ) -> Result<Self, DiskError> {
+        let (record_sender, records) = sync_channel(RECORDS_AHEAD);
+        let (file_sender, files) = sync_channel(FILES_AHEAD);
+        // Bounded by the sender's window: each event answers a request.
+        let (requests, request_receiver) = channel();
+        let (event_sender, events) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let walker = Walker::new(root.clone(), record_sender, file_sender, Arc::clone(&stop), notify.clone());
+        let reader = Reader::new(root, options.digest, files, event_sender, Arc::clone(&stop));
+        let mut source =
+            Self { records: Some(records), requests: Some(requests), events, stop, threads: Vec::new() };
+        source.threads.push(spawn("haul-walk", move || walker.run(&paths))?);
+        source.threads.push(spawn("haul-read", move || reader.run(&request_receiver, &notify))?);
+        Ok(source)
+    }
+
+    /// The next record, if the walk has found it.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.records.as_ref()?.try_recv().ok()
+    }
+
+    /// Asks for a block. Blocks are to be asked for in order, each once. A spare buffer saves an allocation.
+    pub fn request(&mut self, block: u64, buffer: Option<Vec<u8>>) {
+        if let Some(requests) = &self.requests {
+            // The reader leaves only after this sender is dropped.
+            let _ = requests.send(Request { block, buffer });
+        }
+    }
+
+    /// The next answer, if it is there.
+    pub fn poll_block(&mut self) -> Option<SourceEvent> {
+        self.events.try_recv().ok()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes the walker, then the reader.
+        self.records = None;
+        self.requests = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that reads files has panicked");
+            }
+        }
+    }
+}
+
+/// Starts a thread of the disk.
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DiskError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        DiskError { trouble: Trouble::Limit, ..DiskError::system("start the thread", name.as_bytes(), errno) }
+    })
+}
+
+/// Checks, before a transfer, that each source is there and can be read.
+///
+/// # Errors
+/// The first source that is not.
+pub fn check_sources(root: &Docroot, paths: &[Vec<u8>]) -> Result<(), DiskError> {
+    paths.iter().try_for_each(|path| match root.stat(path)?.kind {
+        Kind::File => root.open_file(path).map(drop),
+        Kind::Folder => {
+            root.open_folder(path)?.list().map(drop).map_err(|errno| DiskError::system("read", path, errno))
+        }
+        Kind::Link | Kind::Special => {
+            Err(DiskError::new("send", path, Trouble::WrongKind, "it is neither a file nor a folder"))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn walk(root: &std::path::Path, paths: &[&str]) -> Vec<Record> {
+        let docroot = Docroot::open(root).unwrap();
+        let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let (wake, woken) = channel();
+        let wake = move || wake.send(()).unwrap_or_default();
+        let mut source = Source::start(docroot, paths, SourceOptions::default(), wake).unwrap();
+        let mut records = Vec::new();
+        while !matches!(records.last(), Some(Record::End { .. })) {
+            match source.poll_record() {
+                Some(record) => records.push(record),
+                None => woken.recv().unwrap(),
+            }
+        }
+        records
+    }
+
+    fn told(records: &[Record]) -> Vec<String> {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let line = |record: &Record| match record {
+            Record::Folder { parent, name, .. } => format!("{parent} {}/", text(name)),
+            Record::File { parent, name, size, .. } => format!("{parent} {} {size}", text(name)),
+            Record::Skipped { path, trouble, .. } => format!("skipped {} {trouble:?}", text(path)),
+            Record::End { files, folders, bytes } => format!("end {files} {folders} {bytes}"),
+        };
+        records.iter().map(line).collect()
+    }
+
+    #[test]
+    fn trees_are_listed_in_order_and_checkable() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("t/b/c")).unwrap();
+        fs::create_dir_all(top.path().join("t/a")).unwrap();
+        for (name, text) in
+            [("t/z", "z"), ("t/b/y", "yy"), ("t/b/c/x", "xxx"), ("t/a/w", ""), ("alone", "1234")]
+        {
+            fs::write(top.path().join(name), text).unwrap();
+        }
+        symlink("../alone", top.path().join("t/link")).unwrap();
+        symlink("..", top.path().join("t/b/loop")).unwrap();
+        symlink("nowhere", top.path().join("t/b/dangling")).unwrap();
+        symlink("/etc/passwd", top.path().join("t/b/escape")).unwrap();
+        nix::unistd::mkfifo(&top.path().join("t/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let records = walk(top.path(), &["t/", "alone", "absent", "../up"]);
+        assert_eq!(
+            told(&records),
+            [
+                "0 t/",
+                "1 link 4",
+                "skipped t/pipe WrongKind",
+                "1 z 1",
+                "1 a/",
+                "2 w 0",
+                "1 b/",
+                "skipped t/b/dangling NotFound",
+                "skipped t/b/escape OutsideDocroot",
+                "3 y 2",
+                "3 c/",
+                "4 x 3",
+                "skipped t/b/loop WrongKind",
+                "0 alone 4",
+                "skipped absent NotFound",
+                "skipped ../up OutsideDocroot",
+                "end 6 4 14",
+            ]
+        );
+        let mut check = haul_proto::manifest::TreeCheck::default();
+        records.iter().for_each(|record| check.handle_record(record).unwrap());
+    }
+
+    #[test]
+    fn the_docroot_itself_has_no_name() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("d")).unwrap();
+        fs::write(top.path().join("f"), "1").unwrap();
+        for path in ["", ".", "/", "d/.."] {
+            assert_eq!(told(&walk(top.path(), &[path])), ["0 f 1", "0 d/", "end 1 1 1"], "{path}");
+        }
+        assert_eq!(told(&walk(top.path(), &[])), ["end 0 0 0"]);
+    }
+
+    #[test]
+    fn folders_below_the_deepest_are_skipped() {
+        let top = tempfile::tempdir().unwrap();
+        let path = "d/".repeat(256);
+        fs::create_dir_all(top.path().join(&path)).unwrap();
+        fs::create_dir(top.path().join(path + "e")).unwrap();
+        let records = walk(top.path(), &["d"]);
+        assert!(matches!(records.last(), Some(Record::End { folders: 256, .. })));
+        assert!(matches!(&records[256], Record::Skipped { trouble: Trouble::Limit, .. }));
+    }
+
+    #[test]
+    fn a_walk_that_nobody_follows_pauses_and_stops_at_once() {
+        let top = tempfile::tempdir().unwrap();
+        for number in 0..RECORDS_AHEAD + 200 {
+            fs::write(top.path().join(number.to_string()), "").unwrap();
+        }
+        let docroot = Docroot::open(top.path()).unwrap();
+        let (wake, woken) = channel();
+        let wake = move || wake.send(()).unwrap_or_default();
+        let source = Source::start(docroot, vec![b"/".to_vec()], SourceOptions::default(), wake).unwrap();
+        for _ in 0..RECORDS_AHEAD {
+            woken.recv().unwrap();
+        }
+        drop(source);
+        assert_eq!(woken.iter().count(), 0, "it had paused, and its threads are gone");
+    }
+
+    #[test]
+    fn sources_are_checked_before_a_transfer() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join("f"), "").unwrap();
+        nix::unistd::mkfifo(&top.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let docroot = Docroot::open(top.path()).unwrap();
+        let check = |path: &str| check_sources(&docroot, &[b"f".to_vec(), path.as_bytes().to_vec()]);
+        assert_eq!(check("."), Ok(()));
+        assert_eq!(check("x").unwrap_err().to_string(), "cannot find x: No such file or directory");
+        assert_eq!(check("..").unwrap_err().trouble, Trouble::OutsideDocroot);
+        assert_eq!(check("pipe").unwrap_err().trouble, Trouble::WrongKind);
+    }
+}

@@ -1,0 +1,339 @@
+//! The protocol thread: one machine, one carrier, one disk. It reads the clock once a turn and waits in `ppoll` for the
+//! socket, the waker, or the machine's next deadline. Not here: rules of the protocol.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::mpsc::{Receiver as Inbox, TryRecvError};
+use std::time::{Duration, Instant};
+
+use haul_proto::control::{Cancel, Outcome, Trouble};
+use haul_proto::link::{Link, Transmit};
+use haul_proto::stats::Snapshot;
+use haul_proto::units::Rate;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+use crate::carrier::{Sent, UdpCarrier};
+use crate::disk::DiskError;
+use crate::waker::Waker;
+
+/// Batches sent before the socket is looked at again.
+const BATCHES_A_TURN: usize = 8;
+
+/// Calls that take arrivals before anything is sent.
+const RECEIVES_A_TURN: usize = 8;
+
+/// Progress is told this often.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// After this long with the network saying "unreachable" and no answer, UDP is taken as rejected.
+const REJECTED_AFTER: Duration = Duration::from_millis(800);
+
+/// What the control conversation tells the protocol thread.
+#[derive(Debug)]
+pub enum Command {
+    /// The peer said how the transfer ended.
+    PeerOutcome(Outcome),
+    /// The peer gave up.
+    PeerCancelled(Cancel),
+    /// The control channel is gone.
+    PeerGone,
+    /// The user wants to stop.
+    Interrupt,
+}
+
+/// How a transfer ended in good order.
+#[derive(Debug)]
+pub struct Ending {
+    /// What was stored and what failed, as the receiver saw it.
+    pub outcome: Outcome,
+    /// The last progress.
+    pub snapshot: Snapshot,
+}
+
+/// Why a transfer did not end in good order.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] haul_proto::Error),
+    /// The disk cannot go on.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// No datagram of the peer ever arrived.
+    #[error("no datagram of the peer arrived within {:.1} s", waited.as_secs_f64())]
+    UdpSilent {
+        /// For how long.
+        waited: Duration,
+        /// Whether the network said that the port is unreachable.
+        rejected: bool,
+        /// The error with which this host itself refused to send.
+        local: Option<nix::errno::Errno>,
+    },
+    /// The data plane worked and then fell silent.
+    #[error("no datagram of the peer for {} s; the transfer had been working until then", silent.as_secs())]
+    PeerSilent {
+        /// For how long.
+        silent: Duration,
+    },
+    /// The peer gave up.
+    #[error("{}", .0.message)]
+    Cancelled(Cancel),
+    /// The control channel is gone.
+    #[error("the control connection was lost")]
+    PeerGone,
+    /// The user stopped the transfer.
+    #[error("interrupted")]
+    Interrupted,
+    /// This host cannot wait for its own descriptors.
+    #[error("cannot wait for the network: {0}")]
+    Wait(nix::errno::Errno),
+}
+
+impl DriveError {
+    /// Kind of trouble, for the peer and for the exit status.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Protocol(_) => Trouble::Protocol,
+            Self::Disk(error) => error.trouble,
+            Self::UdpSilent { .. } => Trouble::UdpSilent,
+            Self::PeerSilent { .. } | Self::PeerGone => Trouble::PeerLost,
+            Self::Cancelled(cancel) => cancel.trouble,
+            Self::Interrupted => Trouble::Interrupted,
+            Self::Wait(_) => Trouble::Internal,
+        }
+    }
+}
+
+/// One end of a transfer: a machine with its disk.
+pub trait End {
+    /// Takes a datagram.
+    ///
+    /// # Errors
+    /// If the session must end.
+    fn handle_datagram(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), DriveError>;
+    /// Acts on due timers.
+    fn handle_timeout(&mut self, now: Duration);
+    /// Moves requests to the disk and completions back. Returns whether anything moved.
+    ///
+    /// # Errors
+    /// If the disk cannot go on.
+    fn exchange_disk(&mut self) -> Result<bool, DriveError>;
+    /// A datagram of this size cannot leave this host.
+    fn handle_too_big(&mut self, now: Duration, size: u16);
+    /// The next datagrams.
+    fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
+    /// When to come back.
+    fn poll_timeout(&self) -> Duration;
+    /// The result, once this end knows it by itself.
+    fn poll_outcome(&self) -> Option<Outcome>;
+    /// Whether it is for the peer to say how the transfer ended.
+    fn takes_outcome(&self) -> bool;
+    /// Last datagrams before the end.
+    fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
+    /// Progress.
+    fn snapshot(&self) -> Snapshot;
+    /// The path.
+    fn link(&self) -> &Link;
+}
+
+/// What a transfer is driven with.
+#[derive(Debug)]
+pub struct Drive {
+    /// The socket.
+    pub carrier: UdpCarrier,
+    /// Words from the control conversation.
+    pub commands: Inbox<Command>,
+    /// Wakes this thread when a command or a disk completion has come.
+    pub waker: Waker,
+    /// How long to wait for the peer's first datagram.
+    pub udp_timeout: Duration,
+}
+
+/// Now, on the clock that machines are driven by.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock {
+    /// Time since a moment shortly before the clock was made.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        // Not from zero, so that "long ago" can be expressed.
+        self.0.elapsed() + Duration::from_secs(3600)
+    }
+}
+
+impl Drive {
+    /// Runs the transfer to its end. `observe` hears of progress a few times a second.
+    ///
+    /// # Errors
+    /// [`DriveError`] if it does not end in good order.
+    pub fn run(
+        mut self,
+        clock: Clock,
+        end: &mut dyn End,
+        observe: &mut dyn FnMut(&Snapshot),
+    ) -> Result<Ending, DriveError> {
+        // Late wake-ups of 50 us are as much as a packet train; ask the kernel for its best.
+        let _ = nix::sys::prctl::set_timerslack(1);
+        let mut buffer = Vec::with_capacity(70_000);
+        let mut unsent: Option<Transmit> = None;
+        let start = clock.now();
+        let mut progress = Progress { told: start, bytes: 0, rate: None };
+        loop {
+            let mut busy = self.take_arrivals(clock, end)?;
+            busy |= end.exchange_disk()?;
+            let now = clock.now();
+            if let Some(outcome) = self.take_commands(end)? {
+                return Ok(self.finish(now, end, &mut buffer, outcome));
+            }
+            end.handle_timeout(now);
+            busy |= self.send(clock, end, &mut buffer, &mut unsent);
+            busy |= end.exchange_disk()?;
+            if let Some(outcome) = end.poll_outcome() {
+                return Ok(self.finish(now, end, &mut buffer, outcome));
+            }
+            self.check_alive(now, start, end)?;
+            progress.tell(now, end, observe);
+            if !busy {
+                let until = end.poll_timeout().min(progress.told + SNAPSHOT_INTERVAL);
+                self.wait(until.saturating_sub(clock.now()), unsent.is_some())?;
+            }
+        }
+    }
+
+    fn take_arrivals(&mut self, clock: Clock, end: &mut dyn End) -> Result<bool, DriveError> {
+        let mut any = false;
+        for _ in 0..RECEIVES_A_TURN {
+            // Read after the call has returned: an older time would make packets arrive before they were sent, and the
+            // least delay, on which rate control rests, would be too small for ever.
+            let mut arrived = None;
+            let count = self.carrier.receive(|from, datagram| {
+                let now = *arrived.get_or_insert_with(|| clock.now());
+                end.handle_datagram(now, from, datagram)
+            })?;
+            if count == 0 {
+                break;
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn take_commands(&self, end: &dyn End) -> Result<Option<Outcome>, DriveError> {
+        match self.commands.try_recv() {
+            Ok(Command::PeerOutcome(outcome)) if end.takes_outcome() => Ok(Some(outcome)),
+            Ok(Command::PeerOutcome(_)) => {
+                Err(haul_proto::Error::PeerMisbehaved("the sender told how the transfer ended").into())
+            }
+            Ok(Command::PeerCancelled(cancel)) => Err(DriveError::Cancelled(cancel)),
+            Ok(Command::PeerGone) | Err(TryRecvError::Disconnected) => Err(DriveError::PeerGone),
+            Ok(Command::Interrupt) => Err(DriveError::Interrupted),
+            Err(TryRecvError::Empty) => Ok(None),
+        }
+    }
+
+    /// Sends what may go. Returns whether there may be more to send at once.
+    fn send(
+        &mut self,
+        clock: Clock,
+        end: &mut dyn End,
+        buffer: &mut Vec<u8>,
+        unsent: &mut Option<Transmit>,
+    ) -> bool {
+        for _ in 0..BATCHES_A_TURN {
+            let now = clock.now();
+            let Some(transmit) = unsent.take().or_else(|| end.poll_transmit(now, buffer)) else {
+                return false;
+            };
+            let bytes = buffer.get(..transmit.length).unwrap_or_default();
+            match self.carrier.send(&transmit, bytes) {
+                Sent::Taken => {}
+                Sent::Full => {
+                    *unsent = Some(transmit);
+                    return false;
+                }
+                Sent::TooBig => end.handle_too_big(now, transmit.segment as u16),
+                Sent::Refused(errno) => tracing::debug!(%errno, "the kernel refused a batch"),
+            }
+        }
+        true
+    }
+
+    fn check_alive(&self, now: Duration, start: Duration, end: &dyn End) -> Result<(), DriveError> {
+        let link = end.link();
+        if link.is_lost(now) {
+            return Err(DriveError::PeerSilent { silent: link.silence(now) });
+        }
+        let waited = now.saturating_sub(start);
+        // One is enough: hosts send such messages sparingly.
+        let rejected = self.carrier.unreachable() > 0 && waited > REJECTED_AFTER;
+        if !link.is_established() && (rejected || waited > self.udp_timeout) {
+            return Err(DriveError::UdpSilent { waited, rejected, local: self.carrier.refused() });
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, now: Duration, end: &mut dyn End, buffer: &mut Vec<u8>, outcome: Outcome) -> Ending {
+        // Not acknowledged, so said three times; the control conversation says it reliably.
+        for _ in 0..3 {
+            let Some(transmit) = end.farewell(now, buffer) else {
+                break;
+            };
+            let bytes = buffer.get(..transmit.length).unwrap_or_default();
+            self.carrier.send(&transmit, bytes);
+        }
+        Ending { outcome, snapshot: end.snapshot() }
+    }
+
+    fn wait(&self, time: Duration, for_room: bool) -> Result<(), DriveError> {
+        let flags = if for_room { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        // A full device queue (ENOBUFS) leaves the socket writable: look again soon.
+        let time = if for_room { time.min(Duration::from_millis(1)) } else { time };
+        let descriptors: [BorrowedFd<'_>; 2] = [self.carrier.descriptor(), self.waker.descriptor()];
+        let [socket, waker] = descriptors;
+        let mut polled = [PollFd::new(socket, flags), PollFd::new(waker, PollFlags::POLLIN)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(time.min(Duration::from_secs(1)))), None) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(DriveError::Wait(errno)),
+        }
+        self.waker.clear();
+        Ok(())
+    }
+}
+
+struct Progress {
+    told: Duration,
+    bytes: u64,
+    /// Bytes a second, smoothed over some two seconds: bytes are stored in whole blocks, which would make it jump.
+    rate: Option<f64>,
+}
+
+impl Progress {
+    fn tell(&mut self, now: Duration, end: &dyn End, observe: &mut dyn FnMut(&Snapshot)) {
+        let elapsed = now.saturating_sub(self.told);
+        if elapsed < SNAPSHOT_INTERVAL {
+            return;
+        }
+        let mut snapshot = end.snapshot();
+        let bytes = snapshot.bytes_done.saturating_sub(self.bytes);
+        let sample = bytes as f64 / elapsed.as_secs_f64();
+        let rate = self.rate.map_or(sample, |rate| rate + (sample - rate) / 8.0);
+        self.rate = Some(rate);
+        snapshot.rate = Rate::from_bytes_per_second(rate);
+        (self.told, self.bytes) = (now, snapshot.bytes_done);
+        observe(&snapshot);
+    }
+}

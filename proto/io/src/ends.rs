@@ -1,0 +1,182 @@
+//! The two ends of a transfer, each a machine of the core joined to its disk.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use haul_proto::control::{Outcome, SentCounters};
+use haul_proto::link::{Link, Transmit};
+use haul_proto::receiver::Receiver;
+use haul_proto::sender::Sender;
+use haul_proto::stats::Snapshot;
+
+use crate::disk::{Sink, Source, SourceEvent};
+use crate::drive::{DriveError, End};
+
+/// The sending end.
+#[derive(Debug)]
+pub struct SendEnd {
+    sender: Sender,
+    source: Source,
+}
+
+impl SendEnd {
+    /// Joins a sender to what it sends.
+    #[must_use]
+    pub const fn new(sender: Sender, source: Source) -> Self {
+        Self { sender, source }
+    }
+
+    /// What was sent, for the other side's summary.
+    #[must_use]
+    pub fn counters(&self) -> SentCounters {
+        let stats = self.sender.stats();
+        SentCounters {
+            packets: stats.packets,
+            lost_packets: stats.lost_packets,
+            retransmitted_bytes: stats.retransmitted_bytes,
+        }
+    }
+}
+
+impl End for SendEnd {
+    fn handle_datagram(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), DriveError> {
+        Ok(self.sender.handle_datagram(now, from, datagram)?)
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        self.sender.handle_timeout(now);
+    }
+
+    fn exchange_disk(&mut self) -> Result<bool, DriveError> {
+        let mut moved = false;
+        while self.sender.wants_records() {
+            let Some(record) = self.source.poll_record() else {
+                break;
+            };
+            self.sender.handle_record(&record)?;
+            moved = true;
+        }
+        while let Some((block, buffer)) = self.sender.poll_read() {
+            self.source.request(block, buffer);
+        }
+        while let Some(event) = self.source.poll_block() {
+            match event {
+                SourceEvent::Block { block, data } => self.sender.handle_block(block, data),
+                SourceEvent::End { blocks } => self.sender.handle_content_end(blocks),
+            }
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn handle_too_big(&mut self, now: Duration, size: u16) {
+        self.sender.handle_too_big(now, size);
+    }
+
+    fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.sender.poll_transmit(now, buffer)
+    }
+
+    fn poll_timeout(&self) -> Duration {
+        self.sender.poll_timeout()
+    }
+
+    fn poll_outcome(&self) -> Option<Outcome> {
+        // Only the receiver knows; it tells over the control conversation.
+        None
+    }
+
+    fn takes_outcome(&self) -> bool {
+        true
+    }
+
+    fn farewell(&mut self, _now: Duration, _buffer: &mut Vec<u8>) -> Option<Transmit> {
+        None
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.sender.snapshot()
+    }
+
+    fn link(&self) -> &Link {
+        self.sender.link()
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct ReceiveEnd {
+    receiver: Receiver,
+    sink: Sink,
+}
+
+impl ReceiveEnd {
+    /// Joins a receiver to where it stores.
+    #[must_use]
+    pub const fn new(receiver: Receiver, sink: Sink) -> Self {
+        Self { receiver, sink }
+    }
+}
+
+impl End for ReceiveEnd {
+    fn handle_datagram(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), DriveError> {
+        Ok(self.receiver.handle_datagram(now, from, datagram)?)
+    }
+
+    fn handle_timeout(&mut self, _now: Duration) {}
+
+    fn exchange_disk(&mut self) -> Result<bool, DriveError> {
+        let mut moved = false;
+        while let Some(request) = self.receiver.poll_disk() {
+            self.sink.submit(request);
+        }
+        while let Some(done) = self.sink.poll()? {
+            self.receiver.handle_disk(done)?;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn handle_too_big(&mut self, _now: Duration, size: u16) {
+        tracing::warn!(size, "this host cannot send datagrams of the size that every path must carry");
+    }
+
+    fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.receiver.poll_transmit(now, buffer)
+    }
+
+    fn poll_timeout(&self) -> Duration {
+        self.receiver.poll_timeout()
+    }
+
+    fn poll_outcome(&self) -> Option<Outcome> {
+        self.receiver.is_complete().then(|| self.receiver.outcome().clone())
+    }
+
+    fn takes_outcome(&self) -> bool {
+        // Whether all has arrived is for this end to say.
+        false
+    }
+
+    fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.receiver.farewell(now, buffer)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.receiver.snapshot()
+    }
+
+    fn link(&self) -> &Link {
+        self.receiver.link()
+    }
+}

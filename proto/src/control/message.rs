@@ -1,0 +1,458 @@
+//! The messages of the control conversation, which runs inside SSH: one JSON object a line.
+//!
+//! Unknown fields are ignored, so that either side may grow. Every list and string from the peer is bounded by
+//! [`MAX_LINE_BYTES`](super::MAX_LINE_BYTES) before it is parsed.
+
+use serde::{Deserialize, Serialize};
+
+use super::path_text::PathText;
+use crate::units::Rate;
+
+/// What the client says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientMessage {
+    /// First message: versions, direction, paths and wishes.
+    Offer(Box<Offer>),
+    /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
+    Outcome(Outcome),
+    /// The client gives up.
+    Cancel(Cancel),
+}
+
+/// What the server says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage {
+    /// Answer to an acceptable offer.
+    Agreement(Box<Agreement>),
+    /// Answer to an offer that cannot be met. The conversation ends.
+    Refusal(Refusal),
+    /// How the transfer ended as the server sees it. The conversation ends.
+    Outcome(Outcome),
+    /// The server gives up.
+    Cancel(Cancel),
+}
+
+/// Which way the data goes, named from the client's chair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Client to server.
+    Upload,
+    /// Server to client.
+    Download,
+}
+
+/// How the sending rate is chosen; the names are ascp's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum RatePolicy {
+    /// The target rate, whatever the path says.
+    Fixed,
+    /// As fair, with twice the share.
+    High,
+    /// Fills the path and keeps the queue short.
+    #[default]
+    Fair,
+    /// As fair, with a tenth of the share.
+    Low,
+}
+
+/// The cipher that seals the datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// AES with a 128-bit key in Galois counter mode.
+    #[serde(rename = "aes-128-gcm")]
+    Aes128Gcm,
+    /// AES with a 256-bit key in Galois counter mode.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 8439), for machines without AES instructions.
+    #[serde(rename = "chacha20-poly1305")]
+    Chacha20Poly1305,
+}
+
+/// The digest taken of each file in transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Digest {
+    /// BLAKE3, 32 bytes, equal to what `b3sum` prints.
+    #[default]
+    Blake3,
+    /// None: only the AEAD tags of the datagrams guard the content.
+    None,
+}
+
+/// First message of the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Protocol versions the client speaks, best first.
+    pub versions: Vec<u32>,
+    /// Program and version, for logs.
+    pub program: String,
+    /// Which way the data goes.
+    pub direction: Direction,
+    /// Download: the paths wanted, below the docroot. Upload: empty.
+    #[serde(default)]
+    pub sources: Vec<PathText>,
+    /// Upload: how many sources come, and whether they come into a folder.
+    #[serde(default)]
+    pub source_count: u32,
+    /// Upload: where to, below the docroot.
+    #[serde(default)]
+    pub destination: PathText,
+    /// Upload: the destination is a folder, make it if missing (`-d`).
+    #[serde(default)]
+    pub create_destination: bool,
+    /// Keep modification and access times (`-p`).
+    #[serde(default)]
+    pub preserve_times: bool,
+    /// How the rate is chosen.
+    #[serde(default)]
+    pub policy: RatePolicy,
+    /// Target rate; none means: find the capacity of the path.
+    #[serde(default)]
+    pub target_rate: Option<Rate>,
+    /// Rate below which congestion does not push the sender.
+    #[serde(default)]
+    pub min_rate: Option<Rate>,
+    /// Ciphers the client can use, best first. Those that a newer peer knows are passed over.
+    #[serde(deserialize_with = "known_ciphers")]
+    pub ciphers: Vec<Cipher>,
+    /// Digest wanted.
+    #[serde(default)]
+    pub digest: Digest,
+    /// UDP port wished for (`-O`).
+    #[serde(default)]
+    pub udp_port: Option<u16>,
+    /// The client's half of the session's secret.
+    pub secret: SecretHalf,
+}
+
+/// What is read of an offer before all else, so that a peer of another version is told the versions.
+#[derive(Debug, Deserialize)]
+pub struct OfferedVersions {
+    /// Protocol versions the client speaks.
+    pub versions: Vec<u32>,
+}
+
+fn known_ciphers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Cipher>, D::Error> {
+    let names = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(names.into_iter().filter_map(|name| serde_json::from_value(name).ok()).collect())
+}
+
+/// The server's answer to an acceptable offer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Protocol version chosen from the offer.
+    pub version: u32,
+    /// Program and version, for logs.
+    pub program: String,
+    /// Identifies the session in logs and names of partial files: 16 hexadecimal digits.
+    pub session: String,
+    /// Connection id in the header of each datagram: 48 bits.
+    pub connection_id: u64,
+    /// Cipher chosen from the offer.
+    pub cipher: Cipher,
+    /// Digest chosen.
+    #[serde(default)]
+    pub digest: Digest,
+    /// Where the server's UDP socket is.
+    pub udp: UdpEndpoint,
+    /// Rate policy granted.
+    pub policy: RatePolicy,
+    /// Target rate granted; none means unlimited.
+    #[serde(default)]
+    pub target_rate: Option<Rate>,
+    /// Minimum rate granted.
+    #[serde(default)]
+    pub min_rate: Option<Rate>,
+    /// What the server changed in the offer and why, one sentence each, for the user.
+    #[serde(default)]
+    pub changes: Vec<String>,
+    /// The server's half of the session's secret.
+    pub secret: SecretHalf,
+}
+
+/// Where datagrams go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UdpEndpoint {
+    /// The server's UDP port.
+    pub port: u16,
+    /// Addresses to try; empty means the address that SSH was reached on, which no NAT has to rewrite.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// 32 bytes of one side's randomness, as hexadecimal text; never shown, wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[serde(try_from = "String", into = "String")]
+pub struct SecretHalf([u8; 32]);
+
+impl SecretHalf {
+    /// Wraps 32 random bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretHalf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretHalf(..)")
+    }
+}
+
+impl TryFrom<String> for SecretHalf {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = || "a secret must be 64 hexadecimal digits".to_owned();
+        let text = zeroize::Zeroizing::new(text);
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl From<SecretHalf> for String {
+    fn from(secret: SecretHalf) -> Self {
+        secret.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What kind of trouble a refusal, a failed file or a cancelled session is. The client's exit status follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The peer broke the protocol.
+    Protocol,
+    /// No common protocol version or cipher.
+    Incompatible,
+    /// No such file or folder.
+    NotFound,
+    /// The account or the permissions of the user do not allow it.
+    PermissionDenied,
+    /// The path leaves the docroot.
+    OutsideDocroot,
+    /// The destination cannot hold what is sent: a file where a folder is needed, or the reverse.
+    WrongKind,
+    /// The disk is full.
+    DiskFull,
+    /// Reading or writing failed.
+    Disk,
+    /// The content changed while it was read.
+    SourceChanged,
+    /// The digests of the two sides differ.
+    DigestMismatch,
+    /// No UDP port could be opened.
+    UdpPort,
+    /// No datagram of the peer arrives.
+    UdpSilent,
+    /// The peer is gone.
+    PeerLost,
+    /// A user interrupted the transfer.
+    Interrupted,
+    /// A limit of the server is reached.
+    Limit,
+    /// A defect of this program.
+    Internal,
+    /// A kind that a newer peer knows.
+    #[serde(other)]
+    Other,
+}
+
+/// The server's answer to an offer that cannot be met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Kind of trouble.
+    pub trouble: Trouble,
+    /// What failed, on what.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: String,
+}
+
+/// One side gives up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Kind of trouble.
+    pub trouble: Trouble,
+    /// What failed.
+    pub message: String,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Outcome {
+    /// Regular files that arrived whole.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries that failed.
+    pub failed: u64,
+    /// The first failures, at most [`MAX_REPORTED_FAILURES`].
+    #[serde(default)]
+    pub failures: Vec<Failure>,
+    /// What the sending side counted, if it is the one that speaks.
+    #[serde(default)]
+    pub sent: Option<SentCounters>,
+}
+
+/// What the sending side counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct SentCounters {
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Datagrams lost.
+    pub lost_packets: u64,
+    /// Bytes sent more than once.
+    pub retransmitted_bytes: u64,
+}
+
+/// How many failures an [`Outcome`] lists; the rest is only counted.
+pub const MAX_REPORTED_FAILURES: usize = 100;
+
+/// One entry that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its path as it stands in the manifest.
+    pub path: PathText,
+    /// Kind of trouble.
+    pub trouble: Trouble,
+    /// What failed.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode_line;
+    use super::*;
+
+    fn ones() -> String {
+        "01".repeat(32)
+    }
+
+    fn text<M: Serialize>(message: &M) -> String {
+        String::from_utf8(encode_line(message)).unwrap()
+    }
+
+    fn offer() -> Offer {
+        Offer {
+            versions: vec![1],
+            program: "haul 0.1.0".into(),
+            direction: Direction::Download,
+            sources: vec![PathText::new(*b"a/\xff%")],
+            source_count: 1,
+            destination: PathText::default(),
+            create_destination: false,
+            preserve_times: true,
+            policy: RatePolicy::Fair,
+            target_rate: Some(Rate::from_bps(300_000_000)),
+            min_rate: None,
+            ciphers: vec![Cipher::Aes128Gcm, Cipher::Chacha20Poly1305],
+            digest: Digest::Blake3,
+            udp_port: None,
+            secret: SecretHalf::new([1; 32]),
+        }
+    }
+
+    fn agreement() -> Agreement {
+        Agreement {
+            version: 1,
+            program: "hauld 0.1.0".into(),
+            session: "00000000deadbeef".into(),
+            connection_id: 7,
+            cipher: Cipher::Aes256Gcm,
+            digest: Digest::None,
+            udp: UdpEndpoint { port: 33001, addresses: vec!["192.0.2.1".into()] },
+            policy: RatePolicy::Fixed,
+            target_rate: Some(Rate::from_bps(1)),
+            min_rate: None,
+            changes: vec!["so".into()],
+            secret: SecretHalf::new([1; 32]),
+        }
+    }
+
+    #[test]
+    fn the_offer_is_pinned() {
+        let message = ClientMessage::Offer(Box::new(offer()));
+        let expected = format!(
+            r#"{{"type":"offer","versions":[1],"program":"haul 0.1.0","direction":"download","sources":["a/%FF%25"],"source_count":1,"destination":"","create_destination":false,"preserve_times":true,"policy":"fair","target_rate":300000000,"min_rate":null,"ciphers":["aes-128-gcm","chacha20-poly1305"],"digest":"blake3","udp_port":null,"secret":"{}"}}
+"#,
+            ones()
+        );
+        assert_eq!(text(&message), expected);
+        assert_eq!(serde_json::from_str::<ClientMessage>(&expected).unwrap(), message);
+        let least = format!(
+            r#"{{"type":"offer","versions":[1],"program":"x","direction":"upload","ciphers":[],"secret":"{}"}}"#,
+            ones()
+        );
+        assert!(serde_json::from_str::<ClientMessage>(&least).is_ok(), "what has a default may be left out");
+        let newer = expected.replace("aes-128-gcm", "cipher-of-2031");
+        let ClientMessage::Offer(newer) = serde_json::from_str(&newer).unwrap() else { panic!("no offer") };
+        assert_eq!(newer.ciphers, [Cipher::Chacha20Poly1305], "unknown ciphers are passed over");
+    }
+
+    #[test]
+    fn the_agreement_is_pinned() {
+        let message = ServerMessage::Agreement(Box::new(agreement()));
+        let expected = format!(
+            r#"{{"type":"agreement","version":1,"program":"hauld 0.1.0","session":"00000000deadbeef","connection_id":7,"cipher":"aes-256-gcm","digest":"none","udp":{{"port":33001,"addresses":["192.0.2.1"]}},"policy":"fixed","target_rate":1,"min_rate":null,"changes":["so"],"secret":"{}"}}
+"#,
+            ones()
+        );
+        assert_eq!(text(&message), expected);
+        assert_eq!(serde_json::from_str::<ServerMessage>(&expected).unwrap(), message);
+    }
+
+    #[test]
+    fn refusal_and_outcome_are_pinned() {
+        let refusal = ServerMessage::Refusal(Refusal {
+            trouble: Trouble::OutsideDocroot,
+            message: "no".into(),
+            remedy: "go".into(),
+        });
+        let failure = Failure {
+            path: PathText::new(*b"p"),
+            trouble: Trouble::DigestMismatch,
+            message: "differs".into(),
+        };
+        let sent = Some(SentCounters { packets: 5, lost_packets: 1, retransmitted_bytes: 9 });
+        let outcome =
+            ServerMessage::Outcome(Outcome { files: 1, bytes: 2, failed: 1, failures: vec![failure], sent });
+        for (message, expected) in [
+            (refusal, r#"{"type":"refusal","trouble":"outside_docroot","message":"no","remedy":"go"}"#),
+            (
+                outcome,
+                r#"{"type":"outcome","files":1,"bytes":2,"failed":1,"failures":[{"path":"p","trouble":"digest_mismatch","message":"differs"}],"sent":{"packets":5,"lost_packets":1,"retransmitted_bytes":9}}"#,
+            ),
+        ] {
+            assert_eq!(text(&message).trim_end(), expected);
+            assert_eq!(serde_json::from_str::<ServerMessage>(expected).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_shown_and_must_be_whole() {
+        assert_eq!(format!("{:?}", SecretHalf::new([1; 32])), "SecretHalf(..)");
+        for text in ["", "01", &"0g".repeat(32), &"é".repeat(32)] {
+            assert!(SecretHalf::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

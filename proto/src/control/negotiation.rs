@@ -1,0 +1,247 @@
+//! Offer and policy make an agreement, or a refusal that says why and what to do. Pure: opening the port and making
+//! the secrets is the caller's.
+
+use super::message::{Agreement, Cipher, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint};
+use crate::constants::PROTOCOL_VERSION;
+use crate::units::Rate;
+
+/// What the offer allows to be chosen before anything is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    version: u32,
+    cipher: Cipher,
+}
+
+/// What the server brings to the agreement.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Name of the session: 16 hexadecimal digits.
+    pub session: String,
+    /// Program and version.
+    pub program: String,
+    /// Connection id, 48 random bits.
+    pub connection_id: u64,
+    /// The server's random half.
+    pub secret: SecretHalf,
+    /// Where its socket is.
+    pub udp: UdpEndpoint,
+    /// The most the user may send or receive.
+    pub max_rate: Option<Rate>,
+}
+
+/// Whether the client speaks this crate's version.
+///
+/// # Errors
+/// A [`Refusal`] naming what both sides speak.
+pub fn check_versions(versions: &[u32]) -> Result<(), Refusal> {
+    if versions.contains(&PROTOCOL_VERSION) {
+        return Ok(());
+    }
+    Err(Refusal {
+        trouble: Trouble::Incompatible,
+        message: format!("the client speaks protocol versions {versions:?}, the server {PROTOCOL_VERSION}"),
+        remedy: "install versions of haul and hauld that fit together".to_owned(),
+    })
+}
+
+/// Chooses version and cipher.
+///
+/// # Errors
+/// A [`Refusal`] naming what both sides speak.
+pub fn choose(offer: &Offer) -> Result<Terms, Refusal> {
+    let refuse = |message, remedy: &str| {
+        Err(Refusal { trouble: Trouble::Incompatible, message, remedy: remedy.to_owned() })
+    };
+    check_versions(&offer.versions)?;
+    if offer.target_rate == Some(Rate::ZERO) {
+        return refuse(
+            "the client asks for a target rate of zero".to_owned(),
+            "leave -l away, or give a rate",
+        );
+    }
+    // Only ciphers known here are read from an offer; the client's order rules.
+    match offer.ciphers.first() {
+        Some(&cipher) => Ok(Terms { version: PROTOCOL_VERSION, cipher }),
+        None => refuse("the client offers no cipher that the server knows".to_owned(), "leave --cipher away"),
+    }
+}
+
+/// Checks an agreement against the offer that it answers: a server may lower what was asked for, not raise or swap it.
+///
+/// # Errors
+/// A [`Refusal`] naming what does not fit.
+pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
+    let lowered = |wish: Option<Rate>, got: Option<Rate>| match (wish, got) {
+        (Some(wish), Some(got)) => got <= wish && got > Rate::ZERO,
+        (Some(_), None) => false,
+        (None, got) => got != Some(Rate::ZERO),
+    };
+    let wrong = if !offer.versions.contains(&agreement.version) || agreement.version != PROTOCOL_VERSION {
+        "a protocol version"
+    } else if !offer.ciphers.contains(&agreement.cipher) {
+        "a cipher"
+    } else if agreement.digest != offer.digest {
+        "a digest"
+    } else if !lowered(offer.target_rate, agreement.target_rate) {
+        "a target rate"
+    } else if agreement.min_rate.is_some_and(|got| offer.min_rate.is_none_or(|wish| got > wish)) {
+        "a minimum rate"
+    } else if agreement.policy != offer.policy && agreement.policy != RatePolicy::Fair {
+        "a rate policy"
+    } else if agreement.session.len() != 16 || !agreement.session.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        "a session name"
+    } else if agreement.connection_id >= 1 << 48 {
+        "a connection id"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal {
+        trouble: Trouble::Protocol,
+        message: format!("the server chose {wrong} that was not offered"),
+        remedy: "install versions of haul and hauld that fit together".to_owned(),
+    })
+}
+
+/// Builds the agreement, clipping rates to what the server allows and saying so.
+#[must_use]
+pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
+    let mut changes = Vec::new();
+    let target_rate = clip_target(offer.target_rate, grant.max_rate, &mut changes);
+    let min_rate = offer.min_rate.map(|rate| match target_rate.filter(|&target| rate > target) {
+        Some(target) => {
+            changes.push(format!("the minimum rate is lowered to the target rate, {} Mbit/s", mbit(target)));
+            target
+        }
+        None => rate,
+    });
+    let policy = match (offer.policy, target_rate) {
+        (RatePolicy::Fixed, None) => {
+            changes.push("policy fixed needs a target rate (-l); fair is used".to_owned());
+            RatePolicy::Fair
+        }
+        (policy, _) => policy,
+    };
+    if let Some(wish) = offer.udp_port.filter(|&wish| wish != grant.udp.port) {
+        changes.push(format!("UDP port {wish} is not to be had; {} is used", grant.udp.port));
+    }
+    Agreement {
+        version: terms.version,
+        program: grant.program,
+        session: grant.session,
+        connection_id: grant.connection_id,
+        cipher: terms.cipher,
+        digest: offer.digest,
+        udp: grant.udp,
+        policy,
+        target_rate,
+        min_rate,
+        changes,
+        secret: grant.secret,
+    }
+}
+
+fn mbit(rate: Rate) -> f64 {
+    rate.bps() as f64 / 1e6
+}
+
+fn clip_target(wish: Option<Rate>, most: Option<Rate>, changes: &mut Vec<String>) -> Option<Rate> {
+    match (wish, most) {
+        (Some(wish), Some(most)) if wish > most => {
+            changes.push(format!("the server limits this user to {} Mbit/s", mbit(most)));
+            Some(most)
+        }
+        (None, Some(most)) => Some(most),
+        (wish, _) => wish,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Digest, Direction};
+    use super::*;
+
+    fn offer() -> Offer {
+        Offer {
+            versions: vec![7, PROTOCOL_VERSION],
+            program: "test".into(),
+            direction: Direction::Upload,
+            sources: Vec::new(),
+            source_count: 1,
+            destination: super::super::PathText::default(),
+            create_destination: false,
+            preserve_times: false,
+            policy: RatePolicy::Fair,
+            target_rate: None,
+            min_rate: None,
+            ciphers: vec![Cipher::Aes256Gcm, Cipher::Aes128Gcm],
+            digest: Digest::Blake3,
+            udp_port: None,
+            secret: SecretHalf::new([1; 32]),
+        }
+    }
+
+    fn grant(max_rate: Option<Rate>) -> Grant {
+        Grant {
+            session: "0123456789abcdef".into(),
+            program: "test".into(),
+            connection_id: 1,
+            secret: SecretHalf::new([2; 32]),
+            udp: UdpEndpoint { port: 33001, addresses: Vec::new() },
+            max_rate,
+        }
+    }
+
+    #[test]
+    fn rates_are_clipped_and_every_change_is_told() {
+        let rate = |mbit: u64| Some(Rate::from_bps(mbit * 1_000_000));
+        // wish, minimum, policy, server's most -> target, minimum, policy, changes
+        use RatePolicy::{Fair, Fixed};
+        let table = [
+            (None, None, Fair, None, None, None, Fair, 0),
+            (rate(100), None, Fixed, None, rate(100), None, Fixed, 0),
+            (rate(100), None, Fixed, rate(50), rate(50), None, Fixed, 1),
+            (None, None, Fixed, rate(50), rate(50), None, Fixed, 0),
+            (None, None, Fixed, None, None, None, Fair, 1),
+            (rate(100), rate(80), Fair, rate(50), rate(50), rate(50), Fair, 2),
+        ];
+        for (row, (target, minimum, policy, most, got_target, got_minimum, got_policy, changes)) in
+            table.into_iter().enumerate()
+        {
+            let offer = Offer { target_rate: target, min_rate: minimum, policy, ..offer() };
+            let agreement = agree(&offer, choose(&offer).unwrap(), grant(most));
+            let got = (agreement.target_rate, agreement.min_rate, agreement.policy, agreement.changes.len());
+            assert_eq!(got, (got_target, got_minimum, got_policy, changes), "row {row}");
+        }
+    }
+
+    #[test]
+    fn an_agreement_that_was_not_offered_is_refused() {
+        let offer = Offer { target_rate: Some(Rate::from_bps(9)), ..offer() };
+        let good = agree(&offer, choose(&offer).unwrap(), grant(None));
+        assert_eq!(check(&offer, &good), Ok(()));
+        let changes: [fn(&mut Agreement); 8] = [
+            |agreement| agreement.version = 2,
+            |agreement| agreement.cipher = Cipher::Chacha20Poly1305,
+            |agreement| agreement.digest = Digest::None,
+            |agreement| agreement.target_rate = Some(Rate::from_bps(10)),
+            |agreement| agreement.target_rate = None,
+            |agreement| agreement.min_rate = Some(Rate::from_bps(1)),
+            |agreement| agreement.policy = RatePolicy::Fixed,
+            |agreement| agreement.session = "../../../etc/abc".into(),
+        ];
+        for (row, change) in changes.into_iter().enumerate() {
+            let mut agreement = good.clone();
+            change(&mut agreement);
+            assert!(check(&offer, &agreement).is_err(), "row {row}");
+        }
+    }
+
+    #[test]
+    fn a_version_unknown_here_is_refused_with_both_named() {
+        let refusal = choose(&Offer { versions: vec![8, 9], ..offer() }).unwrap_err();
+        assert_eq!(refusal.trouble, Trouble::Incompatible);
+        assert!(refusal.message.contains("[8, 9]") && refusal.message.contains('1'), "{}", refusal.message);
+        assert!(choose(&Offer { ciphers: Vec::new(), ..offer() }).is_err());
+    }
+}

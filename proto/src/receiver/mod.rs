@@ -1,0 +1,348 @@
+//! The receiving machine: takes datagrams, gives disk requests and reports.
+//!
+//! Content goes from the datagram straight to its place in a block, whatever the order of arrival; a block that is
+//! complete goes to the disk; the disk's answers give credit back to the sender. The receiver declares no loss: it only
+//! tells what it has.
+
+mod content;
+mod feedback;
+mod manifest;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::Error;
+use crate::constants::{BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL};
+use crate::control::{Failure, MAX_REPORTED_FAILURES, Outcome, PathText};
+use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure};
+use crate::link::{Link, LinkConfig, Transmit};
+use crate::stats::Snapshot;
+use crate::wire::Reader;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{DataHeader, Object, PacketType};
+use crate::wire::report::Report;
+use content::ContentIn;
+use feedback::Feedback;
+use manifest::{ManifestIn, Step};
+
+/// The receiving machine of one session.
+#[derive(Debug)]
+pub struct Receiver {
+    link: Link,
+    feedback: Feedback,
+    manifest: ManifestIn,
+    content: ContentIn,
+    requests: VecDeque<DiskRequest>,
+    /// Reports and pongs that wait to be sent, one datagram each.
+    outgoing: VecDeque<Vec<Frame>>,
+    /// Blocks known to the layout that have been checked for completeness since they were settled.
+    settled: u64,
+    requested: u64,
+    answered: u64,
+    finish_requested: bool,
+    complete: bool,
+    next_hello: Duration,
+    delivered_mark: (Duration, u64),
+    stored: u64,
+    outcome: Outcome,
+}
+
+/// Outgoing datagrams that may wait; older ones are dropped, as the network would.
+const MAX_OUTGOING: usize = 64;
+
+impl Receiver {
+    /// A receiver that has heard nothing yet.
+    #[must_use]
+    pub fn new(now: Duration, config: &LinkConfig) -> Self {
+        Self {
+            link: Link::new(now, config),
+            feedback: Feedback::default(),
+            manifest: ManifestIn::default(),
+            content: ContentIn::default(),
+            requests: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            settled: 0,
+            requested: 0,
+            answered: 0,
+            finish_requested: false,
+            complete: false,
+            next_hello: now,
+            delivered_mark: (now, 0),
+            stored: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Takes a datagram from the network; it is opened in place.
+    ///
+    /// # Errors
+    /// [`Error`] if the peer, once authenticated, breaks the protocol. The session must end.
+    pub fn handle_datagram(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), Error> {
+        let Some(opened) = self.link.open(now, from, datagram)? else {
+            return Ok(());
+        };
+        let (number, plaintext) = (opened.number, opened.plaintext);
+        self.feedback.on_packet(now, number);
+        match opened.packet_type {
+            PacketType::Data => {
+                let (header, piece) = DataHeader::decode(plaintext)
+                    .ok_or(Error::PeerMisbehaved("a DATA packet is malformed"))?;
+                self.feedback.on_data(now, number, header.sent_us, header.floor);
+                match header.object {
+                    Object::Manifest => {
+                        self.manifest.handle_piece(header.offset, piece)?;
+                        self.read_manifest()
+                    }
+                    Object::Content => self.take_content(header.offset, piece),
+                }
+            }
+            PacketType::Frames => self.take_frames(from, plaintext),
+        }
+    }
+
+    fn take_frames(&mut self, from: SocketAddr, plaintext: &[u8]) -> Result<(), Error> {
+        let mut reader = Reader::new(plaintext);
+        while let Some(frame) = Frame::decode(&mut reader)? {
+            match frame {
+                Frame::Ping { token, srtt_us } => {
+                    if srtt_us > 0 {
+                        self.feedback.set_rtt(Duration::from_micros(srtt_us.into()));
+                    }
+                    self.queue(vec![Frame::Pong { token }]);
+                }
+                Frame::Pong { token } => {
+                    self.link.on_pong(from, token);
+                }
+                Frame::Report(_) => return Err(Error::PeerMisbehaved("the sender sent a report")),
+            }
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, frames: Vec<Frame>) {
+        if self.outgoing.len() >= MAX_OUTGOING {
+            self.outgoing.pop_front();
+        }
+        self.outgoing.push_back(frames);
+    }
+
+    /// Reads records as long as there is room for their files. Settling blocks may complete some, which makes room.
+    fn read_manifest(&mut self) -> Result<(), Error> {
+        loop {
+            let (requests, outcome, requested) = (&mut self.requests, &mut self.outcome, &mut self.requested);
+            self.manifest.poll_steps(|step| match step {
+                Step::Folder(folder) => {
+                    *requested += 1;
+                    requests.push_back(DiskRequest::Folder(folder));
+                }
+                Step::Skipped(failure) => note_failure(outcome, failure),
+                Step::File | Step::End => {}
+            })?;
+            let settled = self.manifest.layout().settled_blocks();
+            // Blocks that have not been touched yet are looked at when they are.
+            for block in self.settled.max(self.content.first())..settled.min(self.content.end()) {
+                self.complete_block(block)?;
+            }
+            self.settled = self.settled.max(settled);
+            if !self.manifest.may_go_on() {
+                break;
+            }
+        }
+        self.finish_if_done();
+        Ok(())
+    }
+
+    fn take_content(&mut self, offset: u64, piece: &[u8]) -> Result<(), Error> {
+        self.content.handle_piece(offset, piece)?;
+        let last = offset + piece.len() as u64 - 1;
+        for block in offset / BLOCK_BYTES..=last / BLOCK_BYTES {
+            self.complete_block(block)?;
+        }
+        if self.manifest.may_go_on() { self.read_manifest() } else { Ok(()) }
+    }
+
+    /// Sends `block` to the disk if all of it has arrived.
+    fn complete_block(&mut self, block: u64) -> Result<(), Error> {
+        let Some(data) = self.content.take_complete(block, self.manifest.layout()) else {
+            return Ok(());
+        };
+        let pieces = self.manifest.pieces_of(block, &data)?;
+        self.requests.push_back(DiskRequest::Block(BlockWrite { block, data, pieces }));
+        self.requested += 1;
+        self.manifest.forget_below(self.content.first());
+        Ok(())
+    }
+
+    /// The next request to the disk.
+    pub fn poll_disk(&mut self) -> Option<DiskRequest> {
+        self.requests.pop_front()
+    }
+
+    /// Takes the disk's answer.
+    ///
+    /// # Errors
+    /// [`Error`] if the manifest, now that there is room to read on, turns out to be broken.
+    pub fn handle_disk(&mut self, done: DiskDone) -> Result<(), Error> {
+        match done {
+            DiskDone::Folder => self.manifest.on_folder_done(),
+            DiskDone::FolderFailed(failure) => {
+                self.manifest.on_folder_done();
+                note_failure(&mut self.outcome, failure);
+            }
+            DiskDone::Block { buffer, stored, finished, failed } => {
+                self.content.handle_buffer(buffer);
+                self.stored += stored;
+                self.outcome.files += finished.len() as u64;
+                self.outcome.bytes += finished.iter().sum::<u64>();
+                failed.into_iter().for_each(|failure| note_failure(&mut self.outcome, failure));
+            }
+            DiskDone::Finished => self.complete = true,
+        }
+        self.answered += 1;
+        self.feedback.hurry();
+        self.finish_if_done();
+        if self.manifest.may_go_on() { self.read_manifest() } else { Ok(()) }
+    }
+
+    fn finish_if_done(&mut self) {
+        let all_arrived = self.manifest.tree().is_ended()
+            && self.content.first() >= self.manifest.layout().settled_blocks()
+            && self.manifest.layout().is_finished();
+        if all_arrived && self.answered == self.requested && !self.finish_requested {
+            self.finish_requested = true;
+            self.requested += 1;
+            self.requests.push_back(DiskRequest::Finish);
+        }
+    }
+
+    /// The next datagram, sealed into `buffer`, which is cleared first.
+    pub fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        if let Some(challenge) = self.link.poll_challenge(buffer) {
+            return Some(challenge);
+        }
+        if !self.link.is_established() {
+            if now < self.next_hello {
+                return None;
+            }
+            self.next_hello = now + HELLO_INTERVAL;
+            // Padded: a server that does not know our address may answer only three times as much.
+            let hello = Frame::Ping { token: 0, srtt_us: 0 };
+            return self.link.seal_frames(buffer, &[hello], Some(BASE_DATAGRAM));
+        }
+        if self.feedback.due().is_some_and(|due| due <= now) {
+            self.mark_delivered(now);
+            let standing = self.standing();
+            for report in self.feedback.build(now, &standing) {
+                self.queue(vec![Frame::Report(report)]);
+            }
+        }
+        let frames = self.outgoing.pop_front()?;
+        self.link.seal_frames(buffer, &frames, None)
+    }
+
+    /// What a report says beside packet numbers and delays.
+    fn standing(&self) -> Report {
+        Report {
+            complete: self.complete,
+            packets: self.link.stats().received,
+            bytes: self.link.stats().received_bytes,
+            credit: self.content.credit(),
+            manifest: self.manifest.consumed(),
+            stored: self.stored,
+            files: self.outcome.files,
+            ..Report::default()
+        }
+    }
+
+    /// Once an RTT: how much arrived in it decides how many blocks may be held.
+    fn mark_delivered(&mut self, now: Duration) {
+        let Some(rtt) = self.feedback.rtt() else {
+            return;
+        };
+        let (since, bytes) = self.delivered_mark;
+        let elapsed = now.saturating_sub(since);
+        if elapsed >= rtt {
+            let received = self.link.stats().received_bytes;
+            let per_rtt = (received - bytes) as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+            self.content.on_delivered(per_rtt as u64);
+            self.delivered_mark = (now, received);
+        }
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) wants to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Duration {
+        if self.link.is_established() {
+            self.feedback.due().unwrap_or(Duration::MAX)
+        } else if self.link.peer().is_some() {
+            self.next_hello
+        } else {
+            Duration::MAX
+        }
+    }
+
+    /// A last report, whether due or not: the sender may stop repairing.
+    pub fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        let standing = self.standing();
+        let report = self.feedback.build(now, &standing).pop()?;
+        self.link.seal_frames(buffer, &[Frame::Report(report)], None)
+    }
+
+    /// Everything is stored and durable, or has failed for a reason that the outcome tells.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// What was stored and what failed.
+    #[must_use]
+    pub const fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The path and the peer's silence.
+    #[must_use]
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How far the transfer is; the rate is for the caller to fill in.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let tree = self.manifest.tree();
+        Snapshot {
+            bytes_done: self.stored,
+            bytes_total: tree.is_ended().then(|| tree.bytes()),
+            files_done: self.outcome.files,
+            files_total: tree.is_ended().then(|| tree.files()),
+            rtt: self.feedback.rtt(),
+            packets: self.feedback.seen(),
+            lost_packets: self.feedback.missing(),
+            retransmitted_bytes: self.content.duplicate_bytes(),
+            ..Snapshot::default()
+        }
+    }
+}
+
+/// Longest path and message of a reported failure, bytes: a hundred of them, each byte escaped to six, stay below
+/// [`MAX_LINE_BYTES`](crate::control::MAX_LINE_BYTES).
+const MAX_FAILURE_BYTES: usize = 700;
+
+fn note_failure(outcome: &mut Outcome, failure: EntryFailure) {
+    outcome.failed += 1;
+    if outcome.failures.len() < MAX_REPORTED_FAILURES {
+        // The end of a path tells more than its start.
+        let cut = failure.path.len().saturating_sub(MAX_FAILURE_BYTES);
+        let path = failure.path.get(cut..).unwrap_or_default();
+        let message = failure.message.chars().take(MAX_FAILURE_BYTES / 4).collect();
+        outcome.failures.push(Failure { path: PathText::new(path), trouble: failure.trouble, message });
+    }
+}

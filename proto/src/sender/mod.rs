@@ -1,0 +1,458 @@
+//! The sending machine: takes content blocks and reports, gives sealed datagrams.
+//!
+//! Inputs are `handle_*`, outputs `poll_*`; after any input, poll until nothing comes. Loss is declared by the
+//! [ledger](crate::loss) alone. Repair goes before new data, the manifest before content. When everything has been sent
+//! and loss is likely, what is under way is sent once more rather than leaving the path idle (tail replay).
+
+mod content;
+mod manifest;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::Error;
+use crate::constants::{
+    BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, INITIAL_CREDIT, MANIFEST_WINDOW, PING_INTERVAL,
+    REPORT_INTERVAL_MAX, REPORT_INTERVAL_MIN, REPORT_INTERVAL_UNKNOWN, REPORT_PATIENCE, TAIL_REPLAY_BYTES,
+    TAIL_REPLAY_SHARE,
+};
+use crate::link::{Link, LinkConfig};
+use crate::loss::{Ledger, Piece};
+use crate::manifest::{Record, TreeCheck};
+use crate::mtu::MtuSearch;
+use crate::pacer::Pacer;
+use crate::rate::{PathSample, RateConfig, RateController};
+use crate::rtt::Rtt;
+use crate::stats::Snapshot;
+use crate::wire::Reader;
+use crate::wire::frame::Frame;
+use crate::wire::packet::{Object, PacketType};
+use crate::wire::report::Report;
+use content::ContentOut;
+use manifest::ManifestOut;
+
+/// What a sender starts from.
+#[derive(Debug, Clone)]
+pub struct SenderConfig {
+    /// The sealed path.
+    pub link: LinkConfig,
+    /// Rate agreed on.
+    pub rate: RateConfig,
+}
+
+/// Pongs that wait to be sent; a peer that asks faster is answered less often.
+const MAX_PENDING_PONGS: usize = 8;
+
+/// Counters of a sender.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SenderStats {
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Datagrams declared lost, less those that arrived late.
+    pub lost_packets: u64,
+    /// Content and manifest bytes sent more than once.
+    pub retransmitted_bytes: u64,
+    /// Of these, bytes of tail replay.
+    pub replayed_bytes: u64,
+    /// Datagram size in use.
+    pub datagram: u16,
+}
+
+/// The sending machine of one session.
+#[derive(Debug)]
+pub struct Sender {
+    link: Link,
+    ledger: Ledger,
+    rtt: Rtt,
+    rate: RateController,
+    pacer: Pacer,
+    mtu: MtuSearch,
+    manifest: ManifestOut,
+    tree: TreeCheck,
+    content: ContentOut,
+    resend: VecDeque<Piece>,
+    replay: VecDeque<Piece>,
+    next_replay: Duration,
+    pongs: VecDeque<u64>,
+    credit: u64,
+    manifest_credit: u64,
+    latest: Report,
+    clock: Option<Unwrapped>,
+    last_report: Duration,
+    last_progress: Duration,
+    last_timeout: Duration,
+    timeouts: u32,
+    probes_due: u32,
+    silence_marked: Duration,
+    next_ping: Duration,
+    ping_token: u64,
+    idle: bool,
+    /// When the pacer lets the next batch go, if that is what holds the sender.
+    paced_until: Option<Duration>,
+    stats: SenderStats,
+}
+
+/// The receiver's wrapping clocks, unwrapped.
+#[derive(Debug, Clone, Copy)]
+struct Unwrapped {
+    raw: u32,
+    time: Duration,
+    /// First delay told; later ones are told relative to it.
+    delay_zero: i32,
+}
+
+impl Sender {
+    /// A sender with nothing to send yet.
+    #[must_use]
+    pub fn new(now: Duration, config: &SenderConfig) -> Self {
+        Self {
+            link: Link::new(now, &config.link),
+            ledger: Ledger::default(),
+            rtt: Rtt::default(),
+            rate: RateController::new(now, config.rate),
+            pacer: Pacer::new(now),
+            mtu: MtuSearch::default(),
+            manifest: ManifestOut::default(),
+            tree: TreeCheck::default(),
+            content: ContentOut::default(),
+            resend: VecDeque::new(),
+            replay: VecDeque::new(),
+            next_replay: Duration::ZERO,
+            pongs: VecDeque::new(),
+            credit: INITIAL_CREDIT,
+            manifest_credit: MANIFEST_WINDOW,
+            latest: Report::default(),
+            clock: None,
+            last_report: now,
+            last_progress: now,
+            last_timeout: now,
+            timeouts: 0,
+            probes_due: 0,
+            silence_marked: now,
+            next_ping: now,
+            ping_token: 0,
+            idle: false,
+            paced_until: None,
+            stats: SenderStats::default(),
+        }
+    }
+
+    /// Adds a manifest record. [`Record::End`] is the last.
+    ///
+    /// # Errors
+    /// [`Error::PeerMisbehaved`] never comes from the peer here: it means that the records do not hold together.
+    pub fn handle_record(&mut self, record: &Record) -> Result<(), Error> {
+        self.tree.handle_record(record)?;
+        self.manifest.push(record);
+        Ok(())
+    }
+
+    /// Whether more records are welcome; if not, the walk should pause.
+    #[must_use]
+    pub fn wants_records(&self) -> bool {
+        !self.manifest.is_full()
+    }
+
+    /// The next block to read and a used buffer to read into, if more content should be in memory.
+    pub fn poll_read(&mut self) -> Option<(u64, Option<Vec<u8>>)> {
+        // Half a report interval of content at the present rate, so that the disk is ahead of the pacer.
+        let ahead = self.rate.rate().bytes_in(Duration::from_millis(20)).min(32 * BLOCK_BYTES);
+        let block = self.content.poll_read(ahead)?;
+        Some((block, self.content.spare_buffer()))
+    }
+
+    /// A block has been read: exactly the bytes that the layout uses of it. Unknown blocks are ignored.
+    pub fn handle_block(&mut self, block: u64, data: Vec<u8>) {
+        if !self.content.handle_block(block, data) {
+            tracing::warn!(block, "a block came that was not asked for");
+        }
+    }
+
+    /// There is no content beyond `blocks` blocks.
+    pub fn handle_content_end(&mut self, blocks: u64) {
+        self.content.handle_end(blocks);
+    }
+
+    /// Takes a datagram from the network; it is opened in place.
+    ///
+    /// # Errors
+    /// [`Error`] if the peer, once authenticated, breaks the protocol. The session must end.
+    pub fn handle_datagram(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Result<(), Error> {
+        let Some(opened) = self.link.open(now, from, datagram)? else {
+            return Ok(());
+        };
+        if opened.packet_type == PacketType::Data {
+            return Err(Error::PeerMisbehaved("the receiver sent content"));
+        }
+        let plaintext = opened.plaintext;
+        let mut reader = Reader::new(plaintext);
+        while let Some(frame) = Frame::decode(&mut reader)? {
+            match frame {
+                Frame::Ping { token, .. } => {
+                    if self.pongs.len() < MAX_PENDING_PONGS {
+                        self.pongs.push_back(token);
+                    }
+                }
+                Frame::Pong { token } => {
+                    if self.link.on_pong(from, token) {
+                        self.on_moved(now);
+                    }
+                }
+                Frame::Report(report) => self.on_report(now, &report)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer has a new address: what was learnt of the path may be wrong.
+    fn on_moved(&mut self, now: Duration) {
+        self.mtu.fall_back(now);
+        self.rtt = Rtt::default();
+    }
+
+    /// Longest time between reports while packets arrive, as the receiver computes it from the RTT we tell.
+    fn interval(&self) -> Duration {
+        (report_interval(self.rtt.sampled()) * REPORT_PATIENCE).min(REPORT_INTERVAL_MAX)
+    }
+
+    fn on_report(&mut self, now: Duration, report: &Report) -> Result<(), Error> {
+        let interval = self.interval();
+        let outcomes = self
+            .ledger
+            .on_report(now, report, &self.rtt, interval)
+            .ok_or(Error::PeerMisbehaved("a report tells of packets that were never sent"))?;
+        let mut sample = PathSample {
+            now,
+            receiver_clock: Duration::ZERO,
+            received_bytes: report.bytes,
+            rtt: outcomes.rtt,
+            delay_min: 0.0,
+            delay_max: 0.0,
+            interval,
+            arrived_packets: outcomes.arrived_packets,
+            lost_packets: outcomes.lost_packets,
+            idle: self.idle,
+        };
+        for (object, range) in &outcomes.arrived {
+            match object {
+                Object::Manifest => self.manifest.on_arrived(range.clone()),
+                Object::Content => self.content.on_arrived(range),
+            }
+        }
+        self.resend.extend(outcomes.lost.iter().copied());
+        self.stats.lost_packets += outcomes.lost_packets;
+        self.feed_mtu(now);
+        if let Some(rtt) = sample.rtt {
+            self.rtt.on_sample(now, rtt);
+        }
+        if sample.arrived_packets > 0 {
+            self.last_progress = now;
+            self.timeouts = 0;
+        }
+        self.last_report = now;
+        self.take_standing(report);
+        self.unwrap_clock(report, &mut sample);
+        if report.bytes >= self.latest.bytes {
+            self.rate.on_report(&sample);
+            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current());
+            self.idle = false;
+        }
+        if report.bytes >= self.latest.bytes {
+            let complete = self.latest.complete;
+            self.latest = Report { runs: Vec::new(), complete, ..report.clone() };
+        }
+        Ok(())
+    }
+
+    fn feed_mtu(&mut self, now: Duration) {
+        let outcomes = self.ledger.outcomes();
+        for &size in &outcomes.probes_arrived {
+            self.mtu.on_probe_acked(size);
+        }
+        for &size in &outcomes.probes_lost {
+            self.mtu.on_probe_lost(size);
+        }
+        if outcomes.arrived_size > BASE_DATAGRAM {
+            self.mtu.on_acked(outcomes.arrived_size);
+        } else if outcomes.lost_size > BASE_DATAGRAM {
+            for _ in 0..outcomes.lost_packets {
+                if self.mtu.on_lost(now, outcomes.lost_size, self.rtt.smoothed()) {
+                    tracing::warn!("the path swallows large datagrams; back to {BASE_DATAGRAM} bytes");
+                }
+            }
+        }
+    }
+
+    /// What only ever grows may be taken from any report, however late.
+    fn take_standing(&mut self, report: &Report) {
+        self.credit = self.credit.max(report.credit);
+        self.manifest_credit = self.manifest_credit.max(report.manifest.saturating_add(MANIFEST_WINDOW));
+        self.latest.complete |= report.complete;
+    }
+
+    fn unwrap_clock(&mut self, report: &Report, sample: &mut PathSample) {
+        let clock = self.clock.get_or_insert(Unwrapped {
+            raw: report.clock_us,
+            time: Duration::from_secs(1),
+            delay_zero: report.delay_min_us,
+        });
+        let step = report.clock_us.wrapping_sub(clock.raw) as i32;
+        if step > 0 {
+            clock.time += Duration::from_micros(step.unsigned_abs().into());
+            clock.raw = report.clock_us;
+        }
+        sample.receiver_clock = clock.time;
+        let seconds = |delay: i32| f64::from(delay.wrapping_sub(clock.delay_zero)) * 1e-6;
+        sample.delay_min = seconds(report.delay_min_us);
+        sample.delay_max = seconds(report.delay_max_us);
+    }
+
+    /// A datagram of `size` could not be sent because it is too large for the way out of this host.
+    pub fn handle_too_big(&mut self, now: Duration, size: u16) {
+        self.mtu.on_refused(now, size);
+    }
+
+    /// Acts on the timers that are due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if !self.link.is_established() || self.latest.complete {
+            return;
+        }
+        if self.ledger.in_flight() == 0 {
+            return;
+        }
+        if now >= self.repair_deadline() {
+            self.timeouts += 1;
+            self.last_timeout = now;
+            self.probes_due = 2;
+            if self.timeouts >= 3 {
+                self.mtu.fall_back(now);
+            }
+        }
+        let patience = (self.interval() * 2 + self.rtt.smoothed() * 2).max(Duration::from_millis(50));
+        if now.saturating_sub(self.last_report.max(self.silence_marked)) > patience {
+            self.silence_marked = now;
+            self.rate.on_silence();
+            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current());
+        }
+    }
+
+    /// When the oldest packets are sent again although no report has told of them (RFC 9002 section 6.2 in spirit).
+    fn repair_deadline(&self) -> Duration {
+        let wait = self.rtt.patience() + self.interval() * 2 + Duration::from_millis(10);
+        let wait = (wait * 2u32.pow(self.timeouts.min(6))).min(Duration::from_secs(1).max(wait));
+        self.last_progress.max(self.last_timeout) + wait
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) want to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Duration {
+        let mut next = self.next_ping;
+        if self.latest.complete {
+            return next;
+        }
+        if let Some(paced) = self.paced_until {
+            next = next.min(paced);
+        }
+        if self.ledger.in_flight() > 0 && self.link.is_established() {
+            next = next.min(self.repair_deadline());
+        }
+        if self.replay.is_empty() && self.is_at_tail() {
+            next = next.min(self.next_replay.max(self.last_report));
+        }
+        next
+    }
+
+    /// Whether all has been sent at least once, nothing waits to be repaired, and something is still under way.
+    fn is_at_tail(&self) -> bool {
+        self.resend.is_empty()
+            && self.ledger.in_flight() > 0
+            && self.content.all_sent()
+            && self.manifest.all_sent()
+            && !self.latest.complete
+    }
+
+    /// Fills the replay queue when the path would idle although packets under way are likely to be lost.
+    fn plan_replay(&mut self, now: Duration) {
+        if !self.replay.is_empty() || now < self.next_replay || !self.is_at_tail() {
+            return;
+        }
+        self.next_replay = now + (self.rtt.smoothed() / 2).max(REPORT_INTERVAL_MIN);
+        let loss = self.stats.lost_packets as f64 / self.stats.packets.max(1) as f64;
+        let pieces: Vec<Piece> = self.ledger.unsettled().collect();
+        let bytes: u64 = pieces.iter().map(|piece| u64::from(piece.length)).sum();
+        let budget = ((self.content.cursor() as f64 * TAIL_REPLAY_SHARE) as u64).max(TAIL_REPLAY_BYTES);
+        if pieces.len() as f64 * loss >= 0.01 && self.stats.replayed_bytes + bytes <= budget {
+            self.stats.replayed_bytes += bytes;
+            self.replay.extend(pieces);
+        }
+    }
+
+    fn ping_interval(&self) -> Duration {
+        if self.link.is_established() { PING_INTERVAL } else { HELLO_INTERVAL }
+    }
+
+    /// The receiver has stored everything.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.latest.complete
+    }
+
+    /// The path and the peer's silence.
+    #[must_use]
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Whether the sender waits for content from the disk.
+    #[must_use]
+    pub fn is_waiting_for_disk(&self) -> bool {
+        self.content.is_waiting_for_disk()
+    }
+
+    /// Name of the rate controller's phase.
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        self.rate.phase()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> SenderStats {
+        SenderStats {
+            lost_packets: self.stats.lost_packets.saturating_sub(self.ledger.spurious()),
+            datagram: self.mtu.current(),
+            ..self.stats
+        }
+    }
+
+    /// How far the transfer is; the rate is for the caller to fill in.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let stats = self.stats();
+        let ended = self.tree.is_ended();
+        Snapshot {
+            bytes_done: self.latest.stored,
+            bytes_total: ended.then(|| self.tree.bytes()),
+            files_done: self.latest.files,
+            files_total: ended.then(|| self.tree.files()),
+            rtt: self.rtt.sampled(),
+            packets: stats.packets,
+            lost_packets: stats.lost_packets,
+            retransmitted_bytes: stats.retransmitted_bytes,
+            ..Snapshot::default()
+        }
+    }
+}
+
+/// Report interval for a round-trip time: an eighth of it within bounds.
+#[must_use]
+pub fn report_interval(rtt: Option<Duration>) -> Duration {
+    rtt.map_or(REPORT_INTERVAL_UNKNOWN, |rtt| (rtt / 8).clamp(REPORT_INTERVAL_MIN, REPORT_INTERVAL_MAX))
+}

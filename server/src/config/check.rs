@@ -1,0 +1,174 @@
+//! Looks whether a configuration fits the system: accounts, folders, key files, ports. Changes nothing.
+
+use std::collections::HashMap;
+
+use nix::unistd::{Uid, User};
+
+use super::parse::{FilledTable, Origin, Problem};
+use super::settings::Section;
+use super::{Config, UserEntry, user};
+use crate::privileges;
+use crate::trusted_file;
+
+/// Everything that does not fit, in the order of the file.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut found = Found { problems: Vec::new() };
+    let tables = || config.tables.iter().filter(|table| table.section == Section::User);
+    if config.users.is_empty() {
+        found.wrong(None, "no [[user]]", "nobody could log in; write at least one");
+    }
+    if config.ssh_listen.is_empty() {
+        found.wrong(None, "`listen` in [ssh] is empty", "nobody could connect; write at least one address");
+    }
+    if (1..1024).contains(&config.udp_ports.first) {
+        found.warn(None, "`ports` in [udp]", "sessions never run as root and may not open ports below 1024");
+    }
+    let mut names = HashMap::new();
+    for table in tables() {
+        let entry = user(table);
+        if let Some(first) = names.insert(entry.name.clone(), table.line) {
+            let line = first.map_or_else(String::new, |line| format!(" (first in line {line})"));
+            found.wrong(
+                line_of(table, "name"),
+                &format!("duplicate user `{}`{line}", entry.name),
+                "keep one of them",
+            );
+        }
+        check_user(&mut found, table, &entry);
+    }
+    found.problems.sort_by_key(|problem| problem.line);
+    found.problems
+}
+
+fn check_user(found: &mut Found, table: &FilledTable, entry: &UserEntry) {
+    let owner = check_account(found, table, entry);
+    let docroot = line_of(table, "docroot");
+    match std::fs::metadata(&entry.docroot) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => found.wrong(
+            docroot,
+            &format!("docroot {} is no folder", entry.docroot.display()),
+            "name a folder",
+        ),
+        Err(error) => {
+            let what = format!("docroot {} cannot be opened", entry.docroot.display());
+            found.wrong(docroot, &what, &format!("{error}"));
+        }
+    }
+    if let Some(owner) = owner
+        && let Err(error) = trusted_file::read(&entry.authorized_keys, owner)
+    {
+        let what = format!("user `{}` cannot log in", entry.name);
+        found.warn(line_of(table, "authorized_keys"), &what, &error.to_string());
+    }
+}
+
+/// The owner that the key file must have, unless the account is wrong.
+fn check_account(found: &mut Found, table: &FilledTable, entry: &UserEntry) -> Option<Uid> {
+    let own = Uid::effective();
+    let Some(name) = &entry.account else { return Some(own) };
+    let line = line_of(table, "account");
+    let account = match privileges::find(name) {
+        Ok(account) => account,
+        Err(error) => {
+            found.wrong(
+                line,
+                &format!("user `{}`", entry.name),
+                &format!("{error}; name one with `account`"),
+            );
+            return None;
+        }
+    };
+    if let Err(error) = privileges::refuse_root(name, account.uid, account.gid) {
+        found.wrong(
+            line,
+            &format!("user `{}`", entry.name),
+            &format!("{error}; name an ordinary one with `account`"),
+        );
+        return None;
+    }
+    if !own.is_root() && account.uid != own {
+        let me = User::from_uid(own).ok().flatten().map_or_else(|| own.to_string(), |user| user.name);
+        let advice = format!(
+            "only root can become `{name}`; start as root, or leave `account` out to serve as `{me}`"
+        );
+        found.wrong(line, &format!("user `{}`", entry.name), &advice);
+        return None;
+    }
+    Some(account.uid)
+}
+
+fn line_of(table: &FilledTable, key: &str) -> Option<usize> {
+    match table.cell(key).map(|cell| cell.origin) {
+        Some(Origin::Line(line)) => Some(line),
+        _ => table.line,
+    }
+}
+
+struct Found {
+    problems: Vec<Problem>,
+}
+
+impl Found {
+    fn wrong(&mut self, line: Option<usize>, what: &str, advice: &str) {
+        self.problems.push(Problem {
+            line,
+            what: what.to_owned(),
+            advice: advice.to_owned(),
+            warning: false,
+        });
+    }
+
+    fn warn(&mut self, line: Option<usize>, what: &str, advice: &str) {
+        self.problems.push(Problem { line, what: what.to_owned(), advice: advice.to_owned(), warning: true });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(users: &str) -> Vec<String> {
+        let config = Config::parse(users, "test".to_owned()).unwrap();
+        config.check().iter().map(ToString::to_string).collect()
+    }
+
+    fn user_lines(name: &str, docroot: &str, account: &str) -> String {
+        format!(
+            "[[user]]\nname = \"{name}\"\ndocroot = \"{docroot}\"\nauthorized_keys = \"/nonexistent/keys\"\n\
+             permissions = [\"read\"]\n{account}\n"
+        )
+    }
+
+    #[test]
+    fn what_does_not_fit_the_system_is_told_with_its_line() {
+        assert!(problems("").iter().any(|p| p.contains("no [[user]]")));
+        let cases = [
+            (user_lines("a", "/nonexistent", ""), "docroot /nonexistent cannot be opened, line 3: "),
+            (user_lines("a", "/etc/passwd", ""), "docroot /etc/passwd is no folder, line 3: "),
+            (user_lines("a", "/", "account = \"root\""), "user `a`, line 6: the account `root` has uid 0"),
+            (
+                user_lines("a", "/", "account = \"nosuch.account\""),
+                "user `a`, line 6: no account `nosuch.account`",
+            ),
+            (
+                user_lines("a", "/", "") + &user_lines("a", "/", ""),
+                "duplicate user `a` (first in line 1), line 8: keep one of them",
+            ),
+            (format!("[udp]\nports = \"80\"\n{}", user_lines("a", "/", "")), "warning: `ports` in [udp]: "),
+            (format!("[ssh]\nlisten = []\n{}", user_lines("a", "/", "")), "`listen` in [ssh] is empty"),
+        ];
+        for (n, (text, expected)) in cases.iter().enumerate() {
+            let problems = problems(text);
+            assert!(problems.iter().any(|p| p.starts_with(expected)), "row {n}: {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_key_file_is_a_warning() {
+        let account = if Uid::effective().is_root() { "account = \"nobody\"" } else { "" };
+        let problems = problems(&user_lines("a", "/", account));
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with("warning: user `a` cannot log in, line 4: "), "{problems:#?}");
+    }
+}

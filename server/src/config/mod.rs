@@ -1,0 +1,221 @@
+//! The configuration: read, checked as a whole, printed with the origin of each value. Serving it is not done here.
+
+mod check;
+mod parse;
+mod settings;
+mod single_user;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use haul_proto::units::Rate;
+use nix::unistd::Uid;
+
+pub use parse::Problem;
+use parse::{FilledTable, Origin};
+pub use settings::sample;
+use settings::{SETTINGS, Section, Value};
+
+use crate::error::ServerError;
+use crate::policy::{Permissions, PortRange};
+
+/// Longest configuration file, in bytes: several ten thousand users.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// What the server serves, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Host key and the like.
+    pub state_dir: PathBuf,
+    /// Addresses for SSH.
+    pub ssh_listen: Vec<SocketAddr>,
+    /// UDP ports of the sessions.
+    pub udp_ports: PortRange,
+    /// Addresses for HTTPS.
+    pub https_listen: Vec<SocketAddr>,
+    /// Who may log in.
+    pub users: Vec<Arc<UserEntry>>,
+    tables: Vec<FilledTable>,
+    /// The file, or the single-user mode.
+    origin: String,
+}
+
+/// A user as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserEntry {
+    /// Login name.
+    pub name: String,
+    /// The only folder the user can reach.
+    pub docroot: PathBuf,
+    /// The file with the public keys.
+    pub authorized_keys: PathBuf,
+    /// What the user may do.
+    pub permissions: Permissions,
+    /// The most the user may transfer.
+    pub max_rate: Option<Rate>,
+    /// The system account of the worker, when the server runs as root.
+    pub account: Option<String>,
+}
+
+impl Config {
+    /// Reads a configuration file. What stands in it is right by itself afterwards; [`Config::check`] looks at the
+    /// system.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds mistakes.
+    pub fn load(path: &Path) -> Result<Self, ServerError> {
+        let read = |source| ServerError::ReadConfig { path: path.to_owned(), source };
+        let length = std::fs::metadata(path).map_err(read)?.len();
+        if length > MAX_CONFIG_BYTES {
+            return Err(read(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "more than 16 MiB")));
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        Self::parse(&text, path.display().to_string())
+    }
+
+    /// Reads the text of a configuration.
+    ///
+    /// # Errors
+    /// If it holds mistakes.
+    pub fn parse(text: &str, origin: String) -> Result<Self, ServerError> {
+        let (mut tables, problems) = parse::parse(text);
+        if !problems.is_empty() {
+            return Err(ServerError::Config { origin, problems });
+        }
+        if Uid::effective().is_root() {
+            tables.iter_mut().for_each(default_account);
+        }
+        Ok(Self::from_tables(tables, origin))
+    }
+
+    /// Reads the file, or without one makes the configuration that serves one's own account.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; without a file if the process is root or has no home folder.
+    pub fn load_or_single_user(path: Option<&Path>) -> Result<Self, ServerError> {
+        match path {
+            Some(path) => Self::load(path),
+            None => single_user::config(),
+        }
+    }
+
+    /// Looks at the system: accounts, folders, key files.
+    #[must_use]
+    pub fn check(&self) -> Vec<Problem> {
+        check::check(self)
+    }
+
+    /// The error for problems found.
+    #[must_use]
+    pub fn refused_for(&self, problems: Vec<Problem>) -> ServerError {
+        ServerError::Config { origin: self.origin.clone(), problems }
+    }
+
+    /// Whether the addresses for SSH are a default, which may ask for a protocol the machine does not have.
+    #[must_use]
+    pub fn listens_by_default(&self) -> bool {
+        let listen =
+            self.tables.iter().find(|table| table.section == Section::Ssh).and_then(|t| t.cell("listen"));
+        !matches!(listen.map(|cell| cell.origin), Some(Origin::Line(_)))
+    }
+
+    fn from_tables(tables: Vec<FilledTable>, origin: String) -> Self {
+        let section = |section| tables.iter().find(move |table| table.section == section);
+        let addresses =
+            |part| match section(part).and_then(|table| table.cell("listen")).map(|cell| &cell.value) {
+                Some(Value::Addresses(addresses)) => addresses.clone(),
+                _ => Vec::new(),
+            };
+        let udp_ports =
+            match section(Section::Udp).and_then(|table| table.cell("ports")).map(|cell| &cell.value) {
+                Some(Value::Ports(ports)) => *ports,
+                _ => PortRange::DEFAULT,
+            };
+        let users = tables.iter().filter(|table| table.section == Section::User);
+        Self {
+            state_dir: section(Section::Top).map(|table| path(table, "state_dir")).unwrap_or_default(),
+            ssh_listen: addresses(Section::Ssh),
+            udp_ports,
+            https_listen: addresses(Section::Https),
+            users: users.map(|table| Arc::new(user(table))).collect(),
+            tables,
+            origin,
+        }
+    }
+}
+
+/// Started as root, a worker must become somebody: without `account` whoever has the login name.
+fn default_account(table: &mut FilledTable) {
+    if table.section != Section::User || table.cell("account").is_some() {
+        return;
+    }
+    if let Some(Value::Name(name)) = table.cell("name").map(|cell| cell.value.clone()) {
+        table.set("account", Value::Name(name), Origin::UserName);
+    }
+}
+
+fn user(table: &FilledTable) -> UserEntry {
+    let name = |key| match table.cell(key).map(|cell| &cell.value) {
+        Some(Value::Name(name)) => Some(name.clone()),
+        _ => None,
+    };
+    UserEntry {
+        name: name("name").unwrap_or_default(),
+        docroot: path(table, "docroot"),
+        authorized_keys: path(table, "authorized_keys"),
+        permissions: match table.cell("permissions").map(|cell| &cell.value) {
+            Some(Value::Permissions(permissions)) => *permissions,
+            _ => Permissions::default(),
+        },
+        max_rate: match table.cell("max_rate").map(|cell| &cell.value) {
+            Some(Value::Rate(rate)) => Some(*rate),
+            _ => None,
+        },
+        account: name("account"),
+    }
+}
+
+fn path(table: &FilledTable, key: &str) -> PathBuf {
+    match table.cell(key).map(|cell| &cell.value) {
+        Some(Value::Path(path)) => path.clone(),
+        _ => PathBuf::new(),
+    }
+}
+
+/// A configuration file with the origin of each value as a comment.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "# effective configuration of hauld {}, from {}",
+            env!("CARGO_PKG_VERSION"),
+            self.origin
+        )?;
+        for section in Section::ALL {
+            for table in self.tables.iter().filter(|table| table.section == section) {
+                if section != Section::Top {
+                    writeln!(f, "\n{}", section.heading())?;
+                }
+                for setting in SETTINGS.iter().filter(|setting| setting.section == section) {
+                    let Some(cell) = table.cell(setting.key) else { continue };
+                    let line = format!("{} = {}", setting.key, cell.value);
+                    writeln!(f, "{line:<48} # {}", cell.origin)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Default => f.write_str("default"),
+            Self::SingleUser => f.write_str("single-user mode"),
+            Self::UserName => f.write_str("default: the user's name"),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The one table of settings: name, section, kind, default, example and help of each. Parser, sample file and printed
+//! configuration follow from it. Values are read here; what they mean together is checked elsewhere.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use haul_proto::units::Rate;
+use toml::de::DeValue;
+
+use crate::policy::{Permissions, PortRange};
+
+/// Where a setting stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    Top,
+    Ssh,
+    Udp,
+    Https,
+    User,
+}
+
+impl Section {
+    pub(crate) const ALL: [Self; 5] = [Self::Top, Self::Ssh, Self::Udp, Self::Https, Self::User];
+
+    /// Its name in the file.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Top => "",
+            Self::Ssh => "ssh",
+            Self::Udp => "udp",
+            Self::Https => "https",
+            Self::User => "user",
+        }
+    }
+
+    /// Its heading in the file, for messages.
+    pub(crate) const fn heading(self) -> &'static str {
+        match self {
+            Self::Top => "the top level",
+            Self::Ssh => "[ssh]",
+            Self::Udp => "[udp]",
+            Self::Https => "[https]",
+            Self::User => "[[user]]",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|section| !section.name().is_empty() && section.name() == name)
+    }
+}
+
+/// What a setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Path,
+    Addresses,
+    Ports,
+    Name,
+    Permissions,
+    Rate,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) section: Section,
+    pub(crate) key: &'static str,
+    pub(crate) kind: Kind,
+    /// As it would stand in the file; without one the setting is required or, if optional, absent.
+    pub(crate) default: Option<&'static str>,
+    pub(crate) required: bool,
+    pub(crate) example: &'static str,
+    pub(crate) help: &'static str,
+}
+
+macro_rules! setting {
+    ($section:ident $key:literal $kind:ident, $default:expr, $required:literal, $example:literal, $help:literal) => {
+        Setting {
+            section: Section::$section,
+            key: $key,
+            kind: Kind::$kind,
+            default: $default,
+            required: $required,
+            example: $example,
+            help: $help,
+        }
+    };
+}
+
+/// All settings, in the order in which they are printed.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting!(Top "state_dir" Path, Some(r#""/var/lib/haul""#), false, r#""/var/lib/haul""#, "host key and the like"),
+    setting!(Ssh "listen" Addresses, Some(r#"["0.0.0.0:33001", "[::]:33001"]"#), false,
+        r#"["0.0.0.0:33001", "[::]:33001"]"#, "addresses for SSH"),
+    setting!(Udp "ports" Ports, Some(r#""33001-33100""#), false, r#""33001-33100""#,
+        "one port or a range; open it in the firewall"),
+    setting!(Https "listen" Addresses, Some("[]"), false, r#"["0.0.0.0:8443"]"#, "addresses for HTTPS"),
+    setting!(User "name" Name, None, true, r#""alice""#, "login name"),
+    setting!(User "docroot" Path, None, true, r#""/srv/alice""#, "the only folder the user can reach"),
+    setting!(User "authorized_keys" Path, None, true, r#""/etc/haul/alice.keys""#, "public keys, in OpenSSH's format"),
+    setting!(User "permissions" Permissions, None, true, r#"["read", "write", "list"]"#, "any of read, write, list"),
+    setting!(User "max_rate" Rate, None, false, r#""1g""#, "optional"),
+    setting!(User "account" Name, None, false, r#""alice""#, "optional; the system account of the transfers, default: `name`"),
+];
+
+/// A value of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Path(PathBuf),
+    Addresses(Vec<SocketAddr>),
+    Ports(PortRange),
+    Name(String),
+    Permissions(Permissions),
+    Rate(Rate),
+}
+
+impl Kind {
+    /// What the file must hold, for messages.
+    pub(crate) const fn expected(self) -> &'static str {
+        match self {
+            Self::Path => "an absolute path such as \"/srv/alice\"",
+            Self::Addresses => "a list of addresses with port such as [\"0.0.0.0:33001\", \"[::]:33001\"]",
+            Self::Ports => "a port or a range in quotes such as \"33001\" or \"33001-33100\"",
+            Self::Name => "a name such as \"alice\"",
+            Self::Permissions => "a list of \"read\", \"write\" and \"list\"",
+            Self::Rate => "a rate with its unit such as \"1g\" or \"300m\"",
+        }
+    }
+
+    /// Reads a value.
+    pub(crate) fn read(self, value: &DeValue<'_>) -> Option<Value> {
+        match self {
+            Self::Path => {
+                let path = PathBuf::from(value.as_str()?);
+                path.is_absolute().then_some(Value::Path(path))
+            }
+            Self::Addresses => {
+                let texts = texts(value)?;
+                let addresses: Result<_, _> = texts.into_iter().map(str::parse).collect();
+                addresses.ok().map(Value::Addresses)
+            }
+            Self::Ports => ports(value.as_str()?).map(Value::Ports),
+            Self::Name => name(value.as_str()?).map(Value::Name),
+            Self::Permissions => permissions(&texts(value)?).map(Value::Permissions),
+            Self::Rate => rate(value.as_str()?).map(Value::Rate),
+        }
+    }
+}
+
+fn texts<'a>(value: &'a DeValue<'_>) -> Option<Vec<&'a str>> {
+    value.as_array()?.iter().map(|item| item.get_ref().as_str()).collect()
+}
+
+fn ports(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? };
+    // Zero stands alone: it lets the system pick a port.
+    let sane = range.first <= range.last && (range.first > 0 || range.last == 0);
+    sane.then_some(range)
+}
+
+/// Login and account names: what Linux allows, so that nothing in a log or a message needs quoting.
+fn name(text: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    let sane = (1..=64).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-');
+    sane.then(|| text.to_owned())
+}
+
+fn permissions(texts: &[&str]) -> Option<Permissions> {
+    let mut granted = Permissions::default();
+    for text in texts {
+        match *text {
+            "read" => granted.read = true,
+            "write" => granted.write = true,
+            "list" => granted.list = true,
+            _ => return None,
+        }
+    }
+    Some(granted)
+}
+
+/// A bare number would count Kbit/s as ascp does, which nobody expects in a file: it needs a unit here.
+fn rate(text: &str) -> Option<Rate> {
+    text.trim().ends_with(|c: char| c.is_ascii_alphabetic()).then(|| Rate::parse(text).ok()).flatten()
+}
+
+/// As in the file.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(&quoted(&path.to_string_lossy())),
+            Self::Addresses(addresses) => write_list(f, addresses.iter().map(ToString::to_string)),
+            Self::Ports(PortRange { first, last }) if first == last => write!(f, "\"{first}\""),
+            Self::Ports(PortRange { first, last }) => write!(f, "\"{first}-{last}\""),
+            Self::Name(name) => f.write_str(&quoted(name)),
+            Self::Permissions(granted) => {
+                let names = [(granted.read, "read"), (granted.write, "write"), (granted.list, "list")];
+                write_list(f, names.into_iter().filter(|(yes, _)| *yes).map(|(_, name)| name.to_owned()))
+            }
+            Self::Rate(rate) => f.write_str(&quoted(&rate_text(rate.bps()))),
+        }
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -> fmt::Result {
+    let items: Vec<String> = items.map(|item| quoted(&item)).collect();
+    write!(f, "[{}]", items.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The largest unit that loses nothing.
+fn rate_text(bps: u64) -> String {
+    let (divisor, unit) = if bps.is_multiple_of(1_000_000_000) {
+        (1_000_000_000, "g")
+    } else if bps.is_multiple_of(1_000_000) {
+        (1_000_000, "m")
+    } else {
+        (1_000, "k")
+    };
+    format!("{}{unit}", bps / divisor)
+}
+
+/// What a file could look like.
+#[must_use]
+pub fn sample() -> String {
+    let mut text = String::new();
+    for section in Section::ALL {
+        if section != Section::Top {
+            text.push_str(&format!("\n{}\n", section.heading()));
+        }
+        for setting in SETTINGS.iter().filter(|setting| setting.section == section) {
+            let line = format!("{} = {}", setting.key, setting.example);
+            text.push_str(&format!("{line:<48} # {}\n", setting.help));
+        }
+    }
+    text
+}

@@ -1,0 +1,375 @@
+//! The control conversation of a worker and the transfer it leads to: offer, agreement or refusal, data, outcome.
+//! Not here: taking rights, which has happened before; bytes of datagrams.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use haul_io::carrier::UdpCarrier;
+use haul_io::disk::{
+    DiskError, Docroot, Sink, SinkOptions, Source, SourceOptions, check_sources, resolve_destination,
+};
+use haul_io::drive::{Clock, Drive, End};
+use haul_io::{Command, DriveError, Ending, ReceiveEnd, SendEnd, Waker};
+use haul_proto::control::negotiation::{self, Grant, Terms, agree, choose};
+use haul_proto::control::{
+    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, OfferedVersions, Outcome, Refusal,
+    SecretHalf, ServerMessage, Trouble, UdpEndpoint, encode_line, read_line,
+};
+use haul_proto::crypto::{Seat, SessionSecret};
+use haul_proto::link::LinkConfig;
+use haul_proto::rate::RateConfig;
+use haul_proto::receiver::Receiver;
+use haul_proto::sender::{Sender, SenderConfig};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tracing::{info, warn};
+
+use crate::error::ServerError;
+use crate::policy::SessionPolicy;
+
+/// The program as it introduces itself.
+const PROGRAM: &str = concat!("hauld ", env!("CARGO_PKG_VERSION"));
+
+/// A client that has logged in must make its offer within this time.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The client decides how long to wait for UDP; a worker outlasts it.
+const UDP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Holds the conversation to its end.
+pub(crate) fn hold(policy: &SessionPolicy, mut input: File, mut output: File) -> ExitCode {
+    let mut decoder = LineDecoder::default();
+    let message = match first_message(&mut input, &mut decoder) {
+        Ok(Some(message)) => message,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(refusal) => return refuse(&mut output, refusal),
+    };
+    let ClientMessage::Offer(offer) = message else {
+        return refuse(
+            &mut output,
+            refusal(Trouble::Protocol, "the conversation must begin with an offer", ""),
+        );
+    };
+    match prepare(policy, &offer) {
+        Ok(prepared) => prepared.run(&mut output, input, decoder),
+        Err(refusal) => refuse(&mut output, refusal),
+    }
+}
+
+fn refuse(output: &mut File, refusal: Refusal) -> ExitCode {
+    warn!(trouble = ?refusal.trouble, message = ?refusal.message, "refused");
+    say(output, &ServerMessage::Refusal(refusal));
+    ExitCode::FAILURE
+}
+
+/// Tells a client, on standard output, why its session cannot start.
+pub(crate) fn refuse_start(error: &ServerError) {
+    let remedy = error.remedy().unwrap_or_default();
+    let refusal = refusal(Trouble::PermissionDenied, error.lines().join("; "), remedy);
+    let _ = std::io::stdout().write_all(&encode_line(&ServerMessage::Refusal(refusal)));
+}
+
+fn say(output: &mut File, message: &ServerMessage) {
+    // A client that is gone hears nothing, and the end of its input tells us so elsewhere.
+    let _ = output.write_all(&encode_line(message));
+}
+
+fn refusal(trouble: Trouble, message: impl Into<String>, remedy: impl Into<String>) -> Refusal {
+    Refusal { trouble, message: message.into(), remedy: remedy.into() }
+}
+
+/// The first message; `None` if the client leaves without a word.
+fn first_message(input: &mut File, decoder: &mut LineDecoder) -> Result<Option<ClientMessage>, Refusal> {
+    let mut buffer = [0; 4096];
+    let deadline = Instant::now() + OFFER_TIMEOUT;
+    loop {
+        let broken = |error: haul_proto::Error| refusal(Trouble::Protocol, error.to_string(), "");
+        if let Some(line) = decoder.poll_line().map_err(broken)? {
+            // Versions first: what else an offer of another version holds may not be readable here.
+            if let Ok(OfferedVersions { versions }) = read_line(&line) {
+                negotiation::check_versions(&versions)?;
+            }
+            return read_line(&line).map(Some).map_err(broken);
+        }
+        let mut waiting = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        if poll(&mut waiting, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) == Ok(0) {
+            return Err(refusal(Trouble::Protocol, "no offer came within 30 s", ""));
+        }
+        match input.read(&mut buffer) {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// A transfer that may begin.
+struct Prepared {
+    agreement: Agreement,
+    secret: SessionSecret,
+    carrier: UdpCarrier,
+    disk: Disk,
+    /// Where SSH came from: an address that needs no further proof.
+    proven: Option<IpAddr>,
+    challenge_key: SecretHalf,
+}
+
+enum Disk {
+    /// Download: what to read.
+    Read(Docroot, Vec<Vec<u8>>, SourceOptions),
+    /// Upload: where to write.
+    Write(haul_io::disk::Destination, SinkOptions),
+}
+
+/// Checks the offer against the policy and opens what the transfer needs.
+fn prepare(policy: &SessionPolicy, offer: &Offer) -> Result<Prepared, Refusal> {
+    let terms = choose(offer)?;
+    let docroot = open_docroot(&policy.docroot)?;
+    let disk = match offer.direction {
+        Direction::Upload => prepare_upload(policy, offer, &docroot)?,
+        Direction::Download => prepare_download(policy, offer, docroot)?,
+    };
+    let carrier = open_carrier(policy, offer)?;
+    let port = carrier.port().map_err(|error| refusal(Trouble::UdpPort, error.to_string(), ""))?;
+    let (agreement, secret) = make_agreement(policy, offer, terms, port)?;
+    let challenge_key = SecretHalf::new(random()?);
+    let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
+    Ok(Prepared { agreement, secret, carrier, disk, proven, challenge_key })
+}
+
+fn open_docroot(path: &Path) -> Result<Docroot, Refusal> {
+    Docroot::open(path).map_err(|error| {
+        warn!(docroot = ?path, %error, "the docroot cannot be opened");
+        refusal(error.trouble, "the docroot of this user cannot be opened", "ask the server's administrator")
+    })
+}
+
+fn prepare_upload(policy: &SessionPolicy, offer: &Offer, docroot: &Docroot) -> Result<Disk, Refusal> {
+    if !policy.permissions.write {
+        return Err(not_permitted("upload"));
+    }
+    let path = offer.destination.as_bytes();
+    let destination = resolve_destination(docroot, path, offer.create_destination, offer.source_count)
+        .map_err(path_refusal)?;
+    let options = SinkOptions {
+        session: policy.session.clone(),
+        preserve_times: offer.preserve_times,
+        digest: offer.digest,
+    };
+    Ok(Disk::Write(destination, options))
+}
+
+fn prepare_download(policy: &SessionPolicy, offer: &Offer, docroot: Docroot) -> Result<Disk, Refusal> {
+    if !policy.permissions.read {
+        return Err(not_permitted("download"));
+    }
+    let paths: Vec<Vec<u8>> = offer.sources.iter().map(|path| path.as_bytes().to_vec()).collect();
+    if paths.is_empty() {
+        return Err(refusal(Trouble::NotFound, "the offer names no source", ""));
+    }
+    check_sources(&docroot, &paths).map_err(path_refusal)?;
+    Ok(Disk::Read(docroot, paths, SourceOptions { digest: offer.digest }))
+}
+
+fn not_permitted(action: &str) -> Refusal {
+    refusal(
+        Trouble::PermissionDenied,
+        format!("this user may not {action}"),
+        "ask the server's administrator for the permission",
+    )
+}
+
+fn path_refusal(error: DiskError) -> Refusal {
+    let remedy = match error.trouble {
+        Trouble::OutsideDocroot => "paths are below the user's docroot: `/` is the docroot itself",
+        Trouble::NotFound => "check the path; it is taken from the user's docroot",
+        Trouble::PermissionDenied => {
+            "the worker has the rights of the user's account; check owner and mode there"
+        }
+        _ => "",
+    };
+    refusal(error.trouble, error.to_string(), remedy)
+}
+
+/// The wished-for port if it is allowed and free, else the first free one.
+fn open_carrier(policy: &SessionPolicy, offer: &Offer) -> Result<UdpCarrier, Refusal> {
+    let (first, last) = (policy.udp_ports.first, policy.udp_ports.last);
+    let wish = offer.udp_port.filter(|wish| (first..=last).contains(wish));
+    wish.map_or(Err(()), |port| UdpCarrier::bind(policy.udp_bind, port..=port).map_err(drop))
+        .or_else(|()| UdpCarrier::bind(policy.udp_bind, first..=last))
+        .map_err(|error| {
+            refusal(
+                Trouble::UdpPort,
+                format!("no free UDP port among {first}-{last}: {error}"),
+                "wait for other sessions to end, or widen [udp] ports in the server's configuration",
+            )
+        })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| refusal(Trouble::Internal, "the server has no random numbers", ""))?;
+    Ok(bytes)
+}
+
+fn make_agreement(
+    policy: &SessionPolicy,
+    offer: &Offer,
+    terms: Terms,
+    port: u16,
+) -> Result<(Agreement, SessionSecret), Refusal> {
+    let half = SecretHalf::new(random()?);
+    let id: [u8; 6] = random()?;
+    let grant = Grant {
+        session: policy.session.clone(),
+        program: PROGRAM.to_owned(),
+        connection_id: id.iter().fold(0, |id, &byte| id << 8 | u64::from(byte)),
+        secret: half.clone(),
+        udp: UdpEndpoint { port, addresses: Vec::new() },
+        max_rate: policy.max_rate,
+    };
+    let agreement = agree(offer, terms, grant);
+    let secret = SessionSecret::new(agreement.cipher, &agreement.session, &offer.secret, &half);
+    Ok((agreement, secret))
+}
+
+impl Prepared {
+    fn run(self, output: &mut File, input: File, decoder: LineDecoder) -> ExitCode {
+        let signals = block_stop_signals();
+        let waker = match Waker::new() {
+            Ok(waker) => waker,
+            Err(error) => return refuse(output, refusal(Trouble::Internal, error.to_string(), "")),
+        };
+        let clock = Clock::default();
+        let rate = RateConfig {
+            policy: self.agreement.policy,
+            target: self.agreement.target_rate,
+            minimum: self.agreement.min_rate,
+        };
+        let link = LinkConfig {
+            seat: Seat::Server,
+            connection_id: self.agreement.connection_id,
+            secret: self.secret,
+            peer: None,
+            proven: self.proven,
+            challenge_key: self.challenge_key,
+        };
+        let commands = listen(input, decoder, signals, waker.clone());
+        info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, "agreed");
+        say(output, &ServerMessage::Agreement(Box::new(self.agreement)));
+        let drive = Drive { carrier: self.carrier, commands, waker: waker.clone(), udp_timeout: UDP_TIMEOUT };
+        let wake = move || waker.wake();
+        let result = match self.disk {
+            Disk::Read(docroot, paths, options) => {
+                send(drive, clock, &SenderConfig { link, rate }, Source::start(docroot, paths, options, wake))
+            }
+            Disk::Write(destination, options) => {
+                receive(drive, clock, &link, Sink::start(destination, options, wake))
+            }
+        };
+        conclude(output, result)
+    }
+}
+
+fn send(
+    drive: Drive,
+    clock: Clock,
+    config: &SenderConfig,
+    source: Result<Source, DiskError>,
+) -> Result<Outcome, DriveError> {
+    let mut end = SendEnd::new(Sender::new(clock.now(), config), source?);
+    let outcome = drive_to_end(drive, clock, &mut end)?;
+    Ok(Outcome { sent: Some(end.counters()), ..outcome })
+}
+
+fn receive(
+    drive: Drive,
+    clock: Clock,
+    link: &LinkConfig,
+    sink: Result<Sink, DiskError>,
+) -> Result<Outcome, DriveError> {
+    let mut end = ReceiveEnd::new(Receiver::new(clock.now(), link), sink?);
+    drive_to_end(drive, clock, &mut end)
+}
+
+fn drive_to_end(drive: Drive, clock: Clock, end: &mut dyn End) -> Result<Outcome, DriveError> {
+    drive.run(clock, end, &mut |_| {}).map(|Ending { outcome, snapshot }| {
+        let rtt_ms = snapshot.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3);
+        info!(rtt_ms, packets = snapshot.packets, lost = snapshot.lost_packets, "data moved");
+        outcome
+    })
+}
+
+fn conclude(output: &mut File, result: Result<Outcome, DriveError>) -> ExitCode {
+    match result {
+        Ok(outcome) => {
+            info!(files = outcome.files, bytes = outcome.bytes, failed = outcome.failed, "transfer ended");
+            say(output, &ServerMessage::Outcome(outcome));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            warn!(trouble = ?error.trouble(), message = ?error.to_string(), "transfer failed");
+            let cancel = Cancel { trouble: error.trouble(), message: error.to_string() };
+            say(output, &ServerMessage::Cancel(cancel));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keeps the signals that ask for an end from this thread and those it starts, so that one of them can wait for them:
+/// a worker that is stopped removes its partial files and tells the client why.
+fn block_stop_signals() -> SigSet {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    if let Err(error) = signals.thread_block() {
+        warn!(%error, "signals will end the session without a word");
+    }
+    signals
+}
+
+/// Reads the rest of the conversation on a thread of its own, which ends with the process. What is no message is
+/// passed over: noise in the channel must not end a transfer that goes well.
+fn listen(
+    mut input: File,
+    mut decoder: LineDecoder,
+    signals: SigSet,
+    waker: Waker,
+) -> mpsc::Receiver<Command> {
+    let (commands, inbox) = mpsc::channel();
+    let (stop, wake) = (commands.clone(), waker.clone());
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            let message = "the server is being stopped".to_owned();
+            let _ = stop.send(Command::PeerCancelled(Cancel { trouble: Trouble::PeerLost, message }));
+            wake.wake();
+        }
+    });
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        let last = loop {
+            match decoder.poll_message() {
+                Ok(Some(ClientMessage::Outcome(outcome))) => break Command::PeerOutcome(outcome),
+                Ok(Some(ClientMessage::Cancel(cancel))) => break Command::PeerCancelled(cancel),
+                Ok(Some(ClientMessage::Offer(_))) => warn!("a second offer is ignored"),
+                Err(error) => warn!(%error, "a control line is ignored"),
+                Ok(None) => match input.read(&mut buffer) {
+                    Ok(0) | Err(_) => break Command::PeerGone,
+                    Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
+                },
+            }
+        };
+        // The transfer may have ended by itself meanwhile.
+        let _ = commands.send(last);
+        waker.wake();
+    });
+    inbox
+}

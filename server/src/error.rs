@@ -1,0 +1,163 @@
+//! What the server can fail of, the exit code of each, and what to do about it. Nothing is printed here.
+
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::config::{Problem, sample};
+use crate::policy::PolicyError;
+use crate::privileges::PrivilegeError;
+
+/// Why the server does not run.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration {}", .path.display())]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The configuration is read and found wrong.
+    #[error("{} problem(s) in {origin}", .problems.len())]
+    Config {
+        /// The file, or the single-user mode.
+        origin: String,
+        /// All that is wrong.
+        problems: Vec<Problem>,
+    },
+    /// Root must say what to serve.
+    #[error("started as root without a configuration; nothing is served by default")]
+    RootWithoutConfig,
+    /// The single-user mode needs an entry in the account database.
+    #[error("no account with a home folder found for uid {uid}")]
+    NoOwnAccount {
+        /// Who runs the server.
+        uid: u32,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}: {reason}", .path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The host key cannot be used.
+    #[error("cannot use the host key {}: {reason}", .path.display())]
+    HostKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The rights of the session could not be put in place.
+    #[error("cannot take the rights of the session")]
+    Privileges(#[from] PrivilegeError),
+    /// The policy of the session could not be read.
+    #[error("cannot read the policy of the session")]
+    Policy(#[from] PolicyError),
+    /// The system refuses threads, timers or signals.
+    #[error("cannot start the server")]
+    Runtime(#[source] io::Error),
+    /// The demonstration did not work.
+    #[error("the demonstration failed while {step}: {reason}")]
+    Demo {
+        /// What was being done.
+        step: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl ServerError {
+    /// The exit code of the process. 2 is what the command line parser uses for a wrong usage.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReadConfig { .. }
+            | Self::Config { .. }
+            | Self::RootWithoutConfig
+            | Self::NoOwnAccount { .. } => 3,
+            Self::StateDir { .. } | Self::HostKey { .. } => 4,
+            Self::Listen { .. } => 5,
+            Self::Privileges(_) => 6,
+            Self::Policy(_) => 7,
+            Self::Runtime(_) | Self::Output(_) => 8,
+            Self::Demo { .. } => 1,
+        }
+    }
+
+    /// The message with its causes on one line; for a configuration one line for each problem.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        if let Self::Config { origin, problems } = self {
+            return problems.iter().map(|problem| format!("{origin}: {problem}")).collect();
+        }
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        vec![line]
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::RootWithoutConfig => Some(format!(
+                "write for example these lines to /etc/haul/hauld.toml and start with --config /etc/haul/hauld.toml:\n\n{}",
+                sample()
+            )),
+            Self::NoOwnAccount { .. } => Some("start with --config FILE instead".to_owned()),
+            Self::StateDir { .. } => Some(
+                "name another directory with `state_dir`, or give this one to the server's user, mode 0700"
+                    .to_owned(),
+            ),
+            Self::HostKey { path, .. } => Some(format!(
+                "repair it with `chmod 600 {0}`, or move it away to have a new one made; clients will then see a changed host key",
+                path.display()
+            )),
+            Self::Listen { source, .. } => listen_remedy(source),
+            Self::Privileges(error) => Some(error.remedy().to_owned()),
+            Self::ReadConfig { .. }
+            | Self::Config { .. }
+            | Self::Policy(_)
+            | Self::Runtime(_)
+            | Self::Demo { .. }
+            | Self::Output(_) => None,
+        }
+    }
+}
+
+fn listen_remedy(source: &io::Error) -> Option<String> {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            Some("another program listens there; stop it, or change `listen` in [ssh]".to_owned())
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("ports below 1024 need root; change `listen` in [ssh]".to_owned())
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            Some("this machine does not have that address; change `listen` in [ssh]".to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! What all connections of one server share: configuration, SSH settings, limits. The permits here give back on drop
+//! what the admission granted.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use tokio::sync::watch;
+
+use crate::admission::{Admission, Ending, NotAdmitted};
+use crate::config::{Config, UserEntry};
+
+/// How the front works, apart from what an operator sets.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A peer that has not logged in by then is dropped.
+    pub login_deadline: Duration,
+    /// The program that is started as `session --policy-on-stdin`.
+    pub worker_program: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // The running binary even if the file on disk has been replaced meanwhile: client and server of one socketpair
+        // must be of one version.
+        let own = PathBuf::from("/proc/self/exe");
+        let worker_program = if own.exists() { own } else { std::env::current_exe().unwrap_or(own) };
+        Self { login_deadline: Duration::from_secs(30), worker_program }
+    }
+}
+
+/// The shared state.
+pub(crate) struct Front {
+    pub(crate) config: Config,
+    pub(crate) options: Options,
+    pub(crate) ssh: Arc<russh::server::Config>,
+    admission: Mutex<Admission>,
+    random: SystemRandom,
+}
+
+impl Front {
+    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
+        Self { config, options, ssh: Arc::new(ssh), admission: Mutex::default(), random: SystemRandom::new() }
+    }
+
+    pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {
+        self.config.users.iter().find(|user| user.name == name).cloned()
+    }
+
+    /// Admits a connection, or says why not.
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<ConnectionPermit, NotAdmitted> {
+        let mut bytes = [0; 4];
+        // Without randomness every connection looks unlucky, which only matters in a flood.
+        let chance = self
+            .random
+            .fill(&mut bytes)
+            .map_or(0.0, |()| f64::from(u32::from_be_bytes(bytes)) / 4_294_967_296.0);
+        self.admission().handle_connection(Instant::now(), peer, chance)?;
+        Ok(ConnectionPermit { front: Arc::clone(self), peer, ending: Ending::Silent })
+    }
+
+    pub(crate) fn handle_login(&self, peer: IpAddr) {
+        self.admission().handle_login(peer);
+    }
+
+    /// Admits a session of a user, or says why not.
+    pub(crate) fn admit_session(self: &Arc<Self>, user: &str) -> Result<SessionPermit, NotAdmitted> {
+        self.admission().handle_session(user)?;
+        Ok(SessionPermit { front: Arc::clone(self), user: user.to_owned() })
+    }
+
+    /// A panic elsewhere leaves counts that are still counts.
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection.
+pub(crate) struct ConnectionPermit {
+    front: Arc<Front>,
+    peer: IpAddr,
+    /// To be set before it is dropped.
+    pub(crate) ending: Ending,
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.front.admission().handle_end(Instant::now(), self.peer, self.ending);
+    }
+}
+
+/// The place of one session.
+pub(crate) struct SessionPermit {
+    front: Arc<Front>,
+    user: String,
+}
+
+impl Drop for SessionPermit {
+    fn drop(&mut self) {
+        self.front.admission().handle_session_end(&self.user);
+    }
+}
+
+/// Returns when the server is to stop; never if nobody can stop it any more.
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    if shutdown.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

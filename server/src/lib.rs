@@ -1,0 +1,28 @@
+//! hauld, the server of haul: the SSH front, authentication, admission, the start of one worker process a session, and
+//! the configuration. Byte layouts and transfer decisions are not here but in `haul-proto`, files and UDP in `haul-io`.
+//!
+//! The way of a connection: [`listener`] accepts, `admission` allows, [`ssh`] converses, `auth` decides who it is,
+//! `worker` starts `hauld session` and bridges it to the SSH channel; [`session`] is that worker.
+
+mod admission;
+mod auth;
+mod authorized_keys;
+pub mod cli;
+pub mod config;
+mod conversation;
+mod deadline;
+mod demo;
+pub mod error;
+mod front;
+pub mod host_key;
+pub mod listener;
+mod logging;
+pub mod policy;
+pub mod privileges;
+mod serve;
+pub mod session;
+mod source_pattern;
+pub mod ssh;
+mod ssh_settings;
+mod trusted_file;
+mod worker;

@@ -1,0 +1,106 @@
+//! The worker of one session: takes its policy and its rights, then holds the control conversation on standard input
+//! and output. It reads nothing from the network before its rights are in place.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::unistd::{Uid, User};
+use tracing::{error, info_span};
+
+use crate::conversation;
+use crate::error::ServerError;
+use crate::policy::{Permissions, PolicyError, PortRange, SessionPolicy, random_session_name};
+use crate::privileges::{become_account, keep_own_account};
+
+/// Runs the worker to its end.
+#[must_use]
+pub fn run(policy_on_stdin: bool) -> ExitCode {
+    match prepare(policy_on_stdin) {
+        Ok((policy, input, output)) => {
+            let _span =
+                info_span!("session", session = policy.session, user = ?policy.user, peer = policy.peer)
+                    .entered();
+            conversation::hold(&policy, input, output)
+        }
+        Err(error) => {
+            error!(reason = error.lines().join("; "), "session not started");
+            if !policy_on_stdin {
+                // An OpenSSH server keeps a subsystem's standard error to itself; the client must hear why all the same.
+                conversation::refuse_start(&error);
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Policy, then rights. The descriptors are duplicates of 0 and 1 without a buffer between: the standard library's
+/// would read ahead, past the policy.
+fn prepare(policy_on_stdin: bool) -> Result<(SessionPolicy, File, File), ServerError> {
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?);
+    let policy =
+        if policy_on_stdin { SessionPolicy::read_from(&mut input)? } else { policy_of_own_account()? };
+    match &policy.account {
+        Some(account) => become_account(&account.name)?,
+        None => keep_own_account()?,
+    }
+    Ok((policy, input, output))
+}
+
+/// Below an OpenSSH server, which has authenticated and changed to the account already: its home folder, all rights.
+fn policy_of_own_account() -> Result<SessionPolicy, ServerError> {
+    let uid = Uid::effective();
+    let user =
+        User::from_uid(uid).ok().flatten().ok_or_else(|| ServerError::NoOwnAccount { uid: uid.as_raw() })?;
+    let (peer, local) = ssh_connection(&std::env::var("SSH_CONNECTION").unwrap_or_default());
+    Ok(SessionPolicy {
+        session: random_session_name()?,
+        user: user.name,
+        peer,
+        docroot: home(user.dir)?,
+        permissions: Permissions::ALL,
+        max_rate: None,
+        udp_ports: PortRange::DEFAULT,
+        udp_bind: local,
+        account: None,
+    })
+}
+
+fn home(dir: PathBuf) -> Result<PathBuf, PolicyError> {
+    if dir.is_absolute() {
+        return Ok(dir);
+    }
+    Err(PolicyError::Read(io::Error::new(io::ErrorKind::NotFound, "the account has no home folder")))
+}
+
+/// Client and server address of `SSH_CONNECTION`: "client-address client-port server-address server-port".
+fn ssh_connection(text: &str) -> (String, Option<IpAddr>) {
+    let mut words = text.split_ascii_whitespace();
+    let (address, port) = (words.next(), words.next());
+    let peer =
+        match (address.and_then(|text| text.parse::<IpAddr>().ok()), port.and_then(|text| text.parse().ok()))
+        {
+            (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).to_string(),
+            _ => "unknown".to_owned(),
+        };
+    (peer, words.next().and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_addresses_are_read_from_the_connection_variable() {
+        assert_eq!(
+            ssh_connection("192.0.2.7 4711 192.0.2.1 22"),
+            ("192.0.2.7:4711".to_owned(), Some(IpAddr::from([192, 0, 2, 1])))
+        );
+        assert_eq!(ssh_connection("2001:db8::7 4711 2001:db8::1 22").0, "[2001:db8::7]:4711");
+        assert_eq!(ssh_connection(""), ("unknown".to_owned(), None));
+    }
+}

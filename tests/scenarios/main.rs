@@ -1,0 +1,17 @@
+//! Whole-system scenarios of haul.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests: a broken assumption must fail loudly; the lints know #[test] functions, not their helpers"
+)]
+
+mod emulator;
+mod graph;
+mod hostile;
+mod kill;
+mod openssh;
+mod refusals;
+mod transfer;
+mod wan;
