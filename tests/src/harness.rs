@@ -4,6 +4,7 @@
 //! waiting polls with a deadline; everything a process said is shown when something fails.
 
 mod client;
+mod deadline;
 mod pair;
 mod process;
 mod server;

@@ -13,6 +13,7 @@ use nix::unistd::{Pid, User, chown};
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::deadline::Deadline;
 use super::process::{children_of, free_ports, output_of, wait_until};
 use super::{program, scratch};
 use crate::wan::{self, Wan};
@@ -96,6 +97,7 @@ pub struct Server {
     child: Child,
     ports: Ports,
     account: Option<String>,
+    _deadline: Deadline,
 }
 
 /// Where a server listens.
@@ -139,7 +141,7 @@ impl Server {
         fs::write(directory.path().join("hauld.toml"), text).expect("our own directory is writable");
         fs::write(directory.path().join("known_hosts"), "").expect("our own directory is writable");
         let child = launch(directory.path(), &options);
-        let mut server = Self { directory, options, child, ports, account };
+        let mut server = Self { directory, options, child, ports, account, _deadline: Deadline::start() };
         server.wait_for_start();
         if server.options.known {
             server.write_known_hosts();
