@@ -1,5 +1,6 @@
 //! The objects that `--json` prints, one a line on stdout. Their names and fields are part of the interface.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use haul_proto::control::{Failure, PathText, Trouble};
@@ -53,6 +54,8 @@ pub(crate) struct Done {
     packets: u64,
     lost_packets: u64,
     retransmitted_bytes: u64,
+    /// Share of time that each limiter held, by name; those that did not are absent.
+    limits: BTreeMap<&'static str, f64>,
 }
 
 impl<'a> Event<'a> {
@@ -106,6 +109,7 @@ impl Done {
             packets: summary.packets,
             lost_packets: summary.lost_packets,
             retransmitted_bytes: summary.retransmitted_bytes,
+            limits: summary.limits.shares().into_iter().collect(),
         }
     }
 
@@ -131,6 +135,7 @@ impl Done {
             packets: last.packets,
             lost_packets: last.lost_packets,
             retransmitted_bytes: last.retransmitted_bytes,
+            limits: last.limits.shares().into_iter().collect(),
         }
     }
 }

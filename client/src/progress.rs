@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use haul_proto::control::{Direction, Failure};
-use haul_proto::stats::Snapshot;
+use haul_proto::stats::{Limits, Snapshot};
 use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -87,6 +87,8 @@ pub struct Summary {
     pub lost_packets: u64,
     /// Content bytes sent more than once.
     pub retransmitted_bytes: u64,
+    /// What held the transfer back, and how long.
+    pub limits: Limits,
 }
 
 impl Summary {
@@ -103,7 +105,7 @@ impl Summary {
         }
     }
 
-    /// As "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost".
+    /// As "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost, limited by network (97 %)".
     #[must_use]
     pub fn line(&self) -> String {
         let files = if self.files == 1 { "1 file".to_owned() } else { format!("{} files", self.files) };
@@ -111,8 +113,9 @@ impl Summary {
         let goodput = Rate::from_bytes_per_second(self.bytes as f64 / self.seconds.max(1e-3));
         let rtt = self.rtt_ms.map_or_else(String::new, |rtt| format!(", rtt {rtt:.1} ms"));
         let share = if self.packets == 0 { 0.0 } else { self.lost_packets as f64 / self.packets as f64 };
+        let limiters = limiters(&self.limits);
         format!(
-            "{files}{failed}, {} in {:.1} s ({}), {}{rtt}, {:.1} % lost",
+            "{files}{failed}, {} in {:.1} s ({}), {}{rtt}, {:.1} % lost{limiters}",
             human::bytes(self.bytes),
             self.seconds,
             human::rate(goodput),
@@ -265,6 +268,16 @@ impl Presenter {
     }
 }
 
+/// As ", limited by network (64 %), receiver disk (30 %)": what held for a quarter of the time and more, or else longest.
+fn limiters(limits: &Limits) -> String {
+    let mut shares = limits.shares();
+    let named = shares.iter().filter(|&&(_, share)| share >= 0.25).count().max(1);
+    shares.truncate(named);
+    let word = |(name, share): &(&str, f64)| format!("{} ({:.0} %)", name.replace('_', " "), share * 100.0);
+    let words: Vec<_> = shares.iter().map(word).collect();
+    if words.is_empty() { String::new() } else { format!(", limited by {}", words.join(", ")) }
+}
+
 fn draw(bar: &ProgressBar, snapshot: &Snapshot, carrier: Carrier) {
     let total = snapshot.bytes_total.filter(|&total| total > 0);
     // The template is ours and sound; a default look is better than no bar.
@@ -316,9 +329,12 @@ mod tests {
             rtt_ms: Some(100.2),
             packets: 1000,
             lost_packets: 10,
+            limits: Limits { network: 64, receiver_disk: 30, sender_cpu: 6, ..Limits::default() },
             ..Summary::default()
         };
-        assert_eq!(summary.line(), "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost");
+        let line = "3 files, 1.00 GiB in 12.3 s (698 Mbit/s), udp, rtt 100.2 ms, 1.0 % lost, limited by network (64 %), \
+                    receiver disk (30 %)";
+        assert_eq!(summary.line(), line);
         assert_eq!(Summary::default().line(), "0 files, 0 B in 0.0 s (0.00 bit/s), udp, 0.0 % lost");
     }
 

@@ -18,7 +18,7 @@ use haul_proto::control::{
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
 use haul_proto::rate::RateConfig;
-use haul_proto::receiver::Receiver;
+use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
 use haul_proto::stats::Snapshot;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -293,7 +293,7 @@ impl Running {
         let (commands, inbox) = mpsc::channel();
         let (tell, snapshots) = watch::channel(Snapshot::default());
         let clock = Clock::default();
-        let mut end = make_end(request, agreement, half, peer, clock, &waker)?;
+        let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
         let drive =
             Drive { carrier, commands: inbox, waker: waker.clone(), udp_timeout: request.udp_timeout };
         let thread = tokio::task::spawn_blocking(move || {
@@ -315,7 +315,7 @@ fn make_end(
     request: &TransferRequest,
     agreement: &Agreement,
     half: &SecretHalf,
-    peer: SocketAddr,
+    (peer, socket_buffer): (SocketAddr, u64),
     clock: Clock,
     waker: &Waker,
 ) -> Result<Box<dyn End + Send>, ClientError> {
@@ -355,7 +355,8 @@ fn make_end(
                 digest: agreement.digest,
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
-            Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &link), sink)))
+            let config = ReceiverConfig { link, socket_buffer };
+            Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &config), sink)))
         }
     }
 }
@@ -435,5 +436,6 @@ fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Sum
         packets: sent.map_or(snapshot.packets, |sent| sent.packets),
         lost_packets: sent.map_or(snapshot.lost_packets, |sent| sent.lost_packets),
         retransmitted_bytes: sent.map_or(snapshot.retransmitted_bytes, |sent| sent.retransmitted_bytes),
+        limits: sent.map_or(snapshot.limits, |sent| sent.limits),
     }
 }

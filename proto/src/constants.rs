@@ -82,6 +82,14 @@ pub const REPORT_PACKETS: u64 = 1024;
 pub const REPORT_PACKETS_MIN: u64 = 48;
 /// See [`REPORT_PACKETS_MIN`].
 pub const REPORT_PATIENCE: u32 = 4;
+/// On a [short path](SHORT_PATH) a report goes at once after a quarter of the receiver's socket buffer, but at least and at
+/// most these bytes.
+pub const REPORT_BYTES: (u64, u64) = (64 << 10, 512 << 10);
+/// RTT below which what is under way lies in the receiver's socket buffer rather than in the network.
+pub const SHORT_PATH: Duration = Duration::from_millis(2);
+/// Least that is put into a receiver's socket buffer, however small it says that is, bytes: a few batches, which it can
+/// take out while they arrive.
+pub const SOCKET_BUFFER_MIN: u64 = 256 << 10;
 /// Report interval when nothing arrives any more.
 pub const REPORT_INTERVAL_IDLE: Duration = Duration::from_millis(200);
 /// Each n-th report covers everything since the sender's floor, the others only the latest intervals.
@@ -105,15 +113,19 @@ pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Smallest reordering window, see [`crate::sender`].
 pub const REORDER_MIN: Duration = Duration::from_millis(1);
 
-/// Content blocks the sender reads beyond the one it is sending, at least.
-pub const READ_AHEAD_BLOCKS: u64 = 4;
+/// Content blocks the sender reads beyond the one it is sending, to begin with.
+pub const READ_AHEAD_BLOCKS: u64 = 2;
+/// A wait for the disk that makes the sender read further ahead.
+pub const DISK_WAIT: Duration = Duration::from_millis(2);
+/// The same when the disk has often kept the sender waiting: 32 MiB are 25 ms at 10 Gbit/s.
+pub const READ_AHEAD_BLOCKS_MAX: u64 = 32;
 
 /// Content that the sender may hold in memory until it is acknowledged, bytes. 1 GiB is the bandwidth-delay product of
 /// 10 Gbit/s over 800 ms.
 pub const SEND_WINDOW_BYTES: u64 = 1 << 30;
 
 /// Blocks the receiver may hold at the start; the pool then follows twice the bytes of an RTT.
-pub const RECEIVE_BLOCKS_MIN: u64 = 48;
+pub const RECEIVE_BLOCKS_MIN: u64 = 16;
 /// Blocks the receiver may hold at most.
 pub const RECEIVE_BLOCKS_MAX: u64 = 1024;
 

@@ -25,7 +25,7 @@ use haul_proto::control::{
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
 use haul_proto::rate::RateConfig;
-use haul_proto::receiver::Receiver;
+use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -274,7 +274,7 @@ impl Prepared {
                 send(drive, clock, &SenderConfig { link, rate }, Source::start(docroot, paths, options, wake))
             }
             Disk::Write(destination, options) => {
-                receive(drive, clock, &link, Sink::start(destination, options, wake))
+                receive(drive, clock, link, Sink::start(destination, options, wake))
             }
         };
         conclude(output, result)
@@ -295,10 +295,11 @@ fn send(
 fn receive(
     drive: Drive,
     clock: Clock,
-    link: &LinkConfig,
+    link: LinkConfig,
     sink: Result<Sink, DiskError>,
 ) -> Result<Outcome, DriveError> {
-    let mut end = ReceiveEnd::new(Receiver::new(clock.now(), link), sink?);
+    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer() };
+    let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end)
 }
 

@@ -274,7 +274,10 @@ fn target_rate_and_the_user_s_limit_hold() {
         for options in [&["-l", "20m"][..], &[], &["-l", "1g", "--policy", "fixed"]] {
             let limit = if options.contains(&"20m") { 20e6 } else { 40e6 };
             let name = format!("rate-{}", options.len());
-            let seconds = one_file(&pair, way, 5 * MIB, &name, options).done()["seconds"].as_f64().unwrap();
+            let outcome = one_file(&pair, way, 5 * MIB, &name, options);
+            let seconds = outcome.done()["seconds"].as_f64().unwrap();
+            let waited = outcome.done()["limits"]["target_rate"].as_f64().unwrap();
+            assert!(waited > 0.5, "{way:?} {options:?}: the rate was the limit {waited} of the time");
             let rate = 5.0 * 8.0 * MIB as f64 / seconds;
             assert!(rate < limit * 1.05, "{way:?} {options:?}: {rate:.0} bit/s");
             assert!(rate > limit * 0.6, "{way:?} {options:?}: {rate:.0} bit/s");

@@ -39,6 +39,15 @@ pub enum Sent {
     Refused(Errno),
 }
 
+/// What one call took from the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// UDP payload bytes.
+    pub bytes: u64,
+    /// Whether there may be more at once.
+    pub more: bool,
+}
+
 /// A UDP socket of one session.
 #[derive(Debug)]
 pub struct UdpCarrier {
@@ -98,6 +107,13 @@ impl UdpCarrier {
         })
     }
 
+    /// Bytes that may wait in the socket, arrived but not yet taken.
+    #[must_use]
+    pub fn receive_buffer(&self) -> u64 {
+        // The kernel reports twice what may be filled with data; the other half is for its book-keeping (socket(7)).
+        self.state.recv_buffer_size((&self.socket).into()).map_or(0, |bytes| bytes as u64 / 4)
+    }
+
     /// The local port.
     ///
     /// # Errors
@@ -150,14 +166,14 @@ impl UdpCarrier {
         }
     }
 
-    /// Takes what has arrived, at most one call's worth, and hands on each datagram. Returns how many there were.
+    /// Takes what has arrived, at most one call's worth, and hands on each datagram.
     ///
     /// # Errors
     /// The error of `handle`. Errors of the socket are hints from the network and are counted.
     pub fn receive<E>(
         &mut self,
         mut handle: impl FnMut(SocketAddr, &mut [u8]) -> Result<(), E>,
-    ) -> Result<usize, E> {
+    ) -> Result<Received, E> {
         let mut metas = [RecvMeta::default(); TRAINS];
         let count = {
             let mut trains = self.buffers.chunks_mut(TRAIN_BYTES);
@@ -169,11 +185,11 @@ impl UdpCarrier {
                     if error.kind() != ErrorKind::WouldBlock && error.kind() != ErrorKind::Interrupted {
                         self.unreachable += 1;
                     }
-                    return Ok(0);
+                    return Ok(Received { bytes: 0, more: false });
                 }
             }
         };
-        let mut datagrams = 0;
+        let mut bytes = 0;
         for (train, meta) in self.buffers.chunks_mut(TRAIN_BYTES).zip(&metas).take(count) {
             if !self.connected {
                 // Answer from the address that was asked, whichever of this host's it is.
@@ -185,10 +201,10 @@ impl UdpCarrier {
             };
             for datagram in train.chunks_mut(meta.stride.max(1)) {
                 handle(from, datagram)?;
-                datagrams += 1;
             }
+            bytes += meta.len as u64;
         }
-        Ok(datagrams)
+        Ok(Received { bytes, more: count == TRAINS })
     }
 
     /// How often the network said that the peer cannot be reached.

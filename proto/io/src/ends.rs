@@ -29,12 +29,8 @@ impl SendEnd {
     /// What was sent, for the other side's summary.
     #[must_use]
     pub fn counters(&self) -> SentCounters {
-        let stats = self.sender.stats();
-        SentCounters {
-            packets: stats.packets,
-            lost_packets: stats.lost_packets,
-            retransmitted_bytes: stats.retransmitted_bytes,
-        }
+        let Snapshot { packets, lost_packets, retransmitted_bytes, limits, .. } = self.sender.snapshot();
+        SentCounters { packets, lost_packets, retransmitted_bytes, limits }
     }
 }
 

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path_text::PathText;
+use crate::stats::Limits;
 use crate::units::Rate;
 
 /// What the client says.
@@ -323,6 +324,9 @@ pub struct SentCounters {
     pub lost_packets: u64,
     /// Bytes sent more than once.
     pub retransmitted_bytes: u64,
+    /// What held the sender back, and how long.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// How many failures an [`Outcome`] lists; the rest is only counted.
@@ -433,14 +437,15 @@ mod tests {
             trouble: Trouble::DigestMismatch,
             message: "differs".into(),
         };
-        let sent = Some(SentCounters { packets: 5, lost_packets: 1, retransmitted_bytes: 9 });
+        let limits = Limits { network: 3, sender_disk: 4, ..Limits::default() };
+        let sent = Some(SentCounters { packets: 5, lost_packets: 1, retransmitted_bytes: 9, limits });
         let outcome =
             ServerMessage::Outcome(Outcome { files: 1, bytes: 2, failed: 1, failures: vec![failure], sent });
         for (message, expected) in [
             (refusal, r#"{"type":"refusal","trouble":"outside_docroot","message":"no","remedy":"go"}"#),
             (
                 outcome,
-                r#"{"type":"outcome","files":1,"bytes":2,"failed":1,"failures":[{"path":"p","trouble":"digest_mismatch","message":"differs"}],"sent":{"packets":5,"lost_packets":1,"retransmitted_bytes":9}}"#,
+                r#"{"type":"outcome","files":1,"bytes":2,"failed":1,"failures":[{"path":"p","trouble":"digest_mismatch","message":"differs"}],"sent":{"packets":5,"lost_packets":1,"retransmitted_bytes":9,"limits":{"network":3,"target_rate":0,"sender_disk":4,"sender_cpu":0,"receiver_disk":0,"receiver_cpu":0,"peer_credit":0}}}"#,
             ),
         ] {
             assert_eq!(text(&message).trim_end(), expected);

@@ -194,6 +194,10 @@ impl Fair {
         Rate::from_bytes_per_second(rate.max(self.minimum).min(self.target))
     }
 
+    pub(super) fn is_at_target(&self) -> bool {
+        self.rate() >= Rate::from_bytes_per_second(self.target)
+    }
+
     pub(super) fn window(&self) -> u64 {
         let least = self.minimum * self.rtt() * 1.25;
         self.allowed().max(least).max(4.0 * PACKET) as u64

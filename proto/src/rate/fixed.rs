@@ -60,6 +60,10 @@ impl Fixed {
         }
     }
 
+    pub(super) fn is_at_target(&self) -> bool {
+        self.rate >= self.target
+    }
+
     pub(super) const fn rate(&self) -> Rate {
         self.rate
     }

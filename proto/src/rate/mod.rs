@@ -93,6 +93,15 @@ impl RateController {
         }
     }
 
+    /// Whether it is the target that keeps the rate from rising.
+    #[must_use]
+    pub fn is_at_target(&self) -> bool {
+        match self {
+            Self::Fixed(fixed) => fixed.is_at_target(),
+            Self::Fair(fair) => fair.is_at_target(),
+        }
+    }
+
     /// Bytes that may be under way.
     #[must_use]
     pub fn window(&self) -> u64 {

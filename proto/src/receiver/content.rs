@@ -54,6 +54,12 @@ impl ContentIn {
         (self.first + self.slots.len() as u64 + free).saturating_sub(self.empty) * BLOCK_BYTES
     }
 
+    /// Blocks that may hold memory.
+    #[must_use]
+    pub(super) const fn pool(&self) -> u64 {
+        self.pool
+    }
+
     /// Makes room for twice what arrives in a round-trip time.
     pub(super) fn on_delivered(&mut self, bytes_per_rtt: u64) {
         let wanted = RECEIVE_BLOCKS_MIN + 2 * bytes_per_rtt / BLOCK_BYTES;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::constants::{
-    FULL_REPORT_EVERY, REPORT_DATAGRAMS, REPORT_HISTORY, REPORT_INTERVAL_IDLE, REPORT_INTERVAL_MAX,
-    REPORT_PACKETS, REPORT_PACKETS_MIN, REPORT_PATIENCE,
+    FULL_REPORT_EVERY, REPORT_BYTES, REPORT_DATAGRAMS, REPORT_HISTORY, REPORT_INTERVAL_IDLE,
+    REPORT_INTERVAL_MAX, REPORT_PACKETS, REPORT_PACKETS_MIN, REPORT_PATIENCE, SHORT_PATH,
 };
 use crate::range_set::RangeSet;
 use crate::sender::report_interval;
@@ -29,6 +29,9 @@ pub(super) struct Feedback {
     delay_zero: Option<i32>,
     delay: Option<(i32, i32)>,
     since_report: u64,
+    bytes_since_report: u64,
+    /// A report goes at once after this many bytes, on short paths.
+    prompt_bytes: u64,
     last_report: Duration,
     due: Option<Duration>,
     rtt: Option<Duration>,
@@ -36,8 +39,14 @@ pub(super) struct Feedback {
 }
 
 impl Feedback {
-    /// A packet arrived.
-    pub(super) fn on_packet(&mut self, now: Duration, number: u64) {
+    /// Nothing received yet. On short paths the sender fills `socket_buffer`, so it must hear often how much was taken.
+    pub(super) fn new(socket_buffer: u64) -> Self {
+        let (least, most) = REPORT_BYTES;
+        Self { prompt_bytes: (socket_buffer / 4).clamp(least, most), ..Self::default() }
+    }
+
+    /// A packet arrived, of `size` bytes.
+    pub(super) fn on_packet(&mut self, now: Duration, number: u64, size: u16) {
         self.numbers.insert(number..number + 1);
         if self.numbers.len() > MAX_RANGES {
             let oldest = self.numbers.iter().next().map_or(self.floor, |range| range.end);
@@ -47,7 +56,10 @@ impl Feedback {
             self.largest = Some((number, now));
         }
         self.since_report += 1;
+        self.bytes_since_report += u64::from(size);
+        let short = self.rtt.is_some_and(|rtt| rtt < SHORT_PATH);
         let wait = match self.since_report {
+            _ if short && self.bytes_since_report >= self.prompt_bytes => Duration::ZERO,
             REPORT_PACKETS.. => Duration::ZERO,
             REPORT_PACKETS_MIN.. => self.interval(),
             _ => (self.interval() * REPORT_PATIENCE).min(REPORT_INTERVAL_MAX),
@@ -147,6 +159,7 @@ impl Feedback {
         }
         self.last_report = now;
         self.since_report = 0;
+        self.bytes_since_report = 0;
         let quiet = now.saturating_sub(at) > self.rtt.unwrap_or_default() * 2 + self.interval() * 4;
         let wait = (self.interval() * REPORT_PATIENCE).min(REPORT_INTERVAL_MAX);
         self.due = Some(now + if quiet { REPORT_INTERVAL_IDLE } else { wait });
@@ -211,7 +224,7 @@ mod tests {
         let mut feedback = Feedback::default();
         let numbers: Vec<u64> = (0..5000).filter(|n| n % 3 != 1).collect();
         for &number in &numbers {
-            feedback.on_packet(ms(1), number);
+            feedback.on_packet(ms(1), number, 1000);
         }
         let reports = feedback.build(ms(2), &Report::default());
         assert!(reports.len() > 2);
@@ -231,7 +244,7 @@ mod tests {
         let mut lows = Vec::new();
         for round in 0..16 {
             for number in round * 10..round * 10 + 10 {
-                feedback.on_packet(ms(round), number);
+                feedback.on_packet(ms(round), number, 1000);
             }
             feedback.on_data(ms(round), round * 10 + 9, 0, 5);
             lows.push(feedback.build(ms(round), &Report::default())[0].low);
@@ -245,7 +258,7 @@ mod tests {
         let now = Duration::from_micros(u64::from(u32::MAX) - 10);
         for (number, (step, late)) in [(0u64, 0u64), (20, 5), (30, 3)].into_iter().enumerate() {
             let sent = (0x8000_0000u64 + step - late) as u32;
-            feedback.on_packet(now, number as u64);
+            feedback.on_packet(now, number as u64, 1000);
             feedback.on_data(now + Duration::from_micros(step), number as u64, sent, 0);
         }
         let report = feedback.build(now, &Report::default()).remove(0);
@@ -256,14 +269,14 @@ mod tests {
     fn a_report_is_due_after_an_interval_or_a_thousand_packets() {
         let mut feedback = Feedback::default();
         feedback.set_rtt(ms(80));
-        feedback.on_packet(ms(100), 0);
+        feedback.on_packet(ms(100), 0, 1000);
         assert_eq!(feedback.due(), Some(ms(25)), "the first at once");
         feedback.build(ms(100), &Report::default());
-        feedback.on_packet(ms(101), 1);
+        feedback.on_packet(ms(101), 1, 1000);
         assert_eq!(feedback.due(), Some(ms(125)), "for so little it waits");
-        (2..2 + REPORT_PACKETS_MIN).for_each(|number| feedback.on_packet(ms(102), number));
+        (2..2 + REPORT_PACKETS_MIN).for_each(|number| feedback.on_packet(ms(102), number, 1000));
         assert_eq!(feedback.due(), Some(ms(110)));
-        (100..100 + REPORT_PACKETS).for_each(|number| feedback.on_packet(ms(103), number));
+        (100..100 + REPORT_PACKETS).for_each(|number| feedback.on_packet(ms(103), number, 1000));
         assert_eq!(feedback.due(), Some(ms(100)), "at once");
     }
 }

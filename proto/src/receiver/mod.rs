@@ -26,10 +26,20 @@ use content::ContentIn;
 use feedback::Feedback;
 use manifest::{ManifestIn, Step};
 
+/// What a receiver starts from.
+#[derive(Debug, Clone)]
+pub struct ReceiverConfig {
+    /// The sealed path.
+    pub link: LinkConfig,
+    /// Bytes that may wait in this host's socket buffer, arrived but not yet taken; 0 if unknown.
+    pub socket_buffer: u64,
+}
+
 /// The receiving machine of one session.
 #[derive(Debug)]
 pub struct Receiver {
     link: Link,
+    socket_buffer: u64,
     feedback: Feedback,
     manifest: ManifestIn,
     content: ContentIn,
@@ -54,10 +64,11 @@ const MAX_OUTGOING: usize = 64;
 impl Receiver {
     /// A receiver that has heard nothing yet.
     #[must_use]
-    pub fn new(now: Duration, config: &LinkConfig) -> Self {
+    pub fn new(now: Duration, config: &ReceiverConfig) -> Self {
         Self {
-            link: Link::new(now, config),
-            feedback: Feedback::default(),
+            link: Link::new(now, &config.link),
+            socket_buffer: config.socket_buffer,
+            feedback: Feedback::new(config.socket_buffer),
             manifest: ManifestIn::default(),
             content: ContentIn::default(),
             requests: VecDeque::new(),
@@ -88,7 +99,7 @@ impl Receiver {
             return Ok(());
         };
         let (number, plaintext) = (opened.number, opened.plaintext);
-        self.feedback.on_packet(now, number);
+        self.feedback.on_packet(now, number, opened.size);
         match opened.packet_type {
             PacketType::Data => {
                 let (header, piece) = DataHeader::decode(plaintext)
@@ -251,12 +262,14 @@ impl Receiver {
     fn standing(&self) -> Report {
         Report {
             complete: self.complete,
+            disk_behind: (self.requested - self.answered) * 2 > self.content.pool(),
             packets: self.link.stats().received,
             bytes: self.link.stats().received_bytes,
             credit: self.content.credit(),
             manifest: self.manifest.consumed(),
             stored: self.stored,
             files: self.outcome.files,
+            buffer: self.socket_buffer,
             ..Report::default()
         }
     }

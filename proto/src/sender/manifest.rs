@@ -46,13 +46,13 @@ impl ManifestOut {
         self.acked.missing_in(range.start.max(self.base)..range.end.max(self.base)).next()
     }
 
-    /// Copies bytes into a packet. Returns false if they are not held.
-    pub(super) fn copy(&self, offset: u64, into: &mut [u8]) -> bool {
+    /// Appends `count` bytes to a packet. Returns false, with nothing appended, if they are not held.
+    pub(super) fn append(&self, offset: u64, count: usize, packet: &mut Vec<u8>) -> bool {
         let from = offset.checked_sub(self.base).and_then(|start| {
             let start = usize::try_from(start).ok()?;
-            self.bytes.get(start..start + into.len())
+            self.bytes.get(start..start + count)
         });
-        from.map(|from| into.copy_from_slice(from)).is_some()
+        from.map(|from| packet.extend_from_slice(from)).is_some()
     }
 
     /// Bytes have arrived.

@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::constants::{
-    BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, INITIAL_CREDIT, MANIFEST_WINDOW, PING_INTERVAL,
-    REPORT_INTERVAL_MAX, REPORT_INTERVAL_MIN, REPORT_INTERVAL_UNKNOWN, REPORT_PATIENCE, TAIL_REPLAY_BYTES,
-    TAIL_REPLAY_SHARE,
+    BASE_DATAGRAM, HELLO_INTERVAL, INITIAL_CREDIT, MANIFEST_WINDOW, PING_INTERVAL, REPORT_INTERVAL_MAX,
+    REPORT_INTERVAL_MIN, REPORT_INTERVAL_UNKNOWN, REPORT_PATIENCE, TAIL_REPLAY_BYTES, TAIL_REPLAY_SHARE,
 };
 use crate::link::{Link, LinkConfig};
 use crate::loss::{Ledger, Piece};
@@ -25,7 +24,7 @@ use crate::mtu::MtuSearch;
 use crate::pacer::Pacer;
 use crate::rate::{PathSample, RateConfig, RateController};
 use crate::rtt::Rtt;
-use crate::stats::Snapshot;
+use crate::stats::{Limiter, Limits, Snapshot};
 use crate::wire::Reader;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{Object, PacketType};
@@ -91,6 +90,9 @@ pub struct Sender {
     idle: bool,
     /// When the pacer lets the next batch go, if that is what holds the sender.
     paced_until: Option<Duration>,
+    /// What holds the sender back, and since when.
+    limiter: (Limiter, Duration),
+    limits: Limits,
     stats: SenderStats,
 }
 
@@ -135,6 +137,8 @@ impl Sender {
             ping_token: 0,
             idle: false,
             paced_until: None,
+            limiter: (Limiter::Network, now),
+            limits: Limits::default(),
             stats: SenderStats::default(),
         }
     }
@@ -157,9 +161,7 @@ impl Sender {
 
     /// The next block to read and a used buffer to read into, if more content should be in memory.
     pub fn poll_read(&mut self) -> Option<(u64, Option<Vec<u8>>)> {
-        // Half a report interval of content at the present rate, so that the disk is ahead of the pacer.
-        let ahead = self.rate.rate().bytes_in(Duration::from_millis(20)).min(32 * BLOCK_BYTES);
-        let block = self.content.poll_read(ahead)?;
+        let block = self.content.poll_read()?;
         Some((block, self.content.spare_buffer()))
     }
 
@@ -410,12 +412,6 @@ impl Sender {
         &self.link
     }
 
-    /// Whether the sender waits for content from the disk.
-    #[must_use]
-    pub fn is_waiting_for_disk(&self) -> bool {
-        self.content.is_waiting_for_disk()
-    }
-
     /// Name of the rate controller's phase.
     #[must_use]
     pub const fn phase(&self) -> &'static str {
@@ -446,6 +442,7 @@ impl Sender {
             packets: stats.packets,
             lost_packets: stats.lost_packets,
             retransmitted_bytes: stats.retransmitted_bytes,
+            limits: self.limits,
             ..Snapshot::default()
         }
     }

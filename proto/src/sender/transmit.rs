@@ -6,16 +6,31 @@ use std::time::Duration;
 use super::Sender;
 use crate::constants::{
     BASE_DATAGRAM, DATA_HEADER_BYTES, DATA_OVERHEAD, FIRST_FLIGHT_PACKETS, HEADER_BYTES, IP_OVERHEAD,
-    PLAINTEXT_ALIGN, TAG_BYTES,
+    PLAINTEXT_ALIGN, SHORT_PATH, SOCKET_BUFFER_MIN, TAG_BYTES,
 };
 use crate::link::Transmit;
 use crate::loss::{Cargo, Piece};
+use crate::stats::Limiter;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{DataHeader, Object, PacketType};
 
 impl Sender {
     /// The next datagrams, sealed into `buffer`, which is cleared first; `None` if nothing may go now.
     pub fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        // What held at the last call has held until now.
+        let (limiter, since) = self.limiter;
+        if !self.latest.complete {
+            self.limits.add(limiter, now.saturating_sub(since));
+        }
+        self.limiter = (Limiter::Network, now);
+        let transmit = self.poll_next(now, buffer);
+        if transmit.is_some() {
+            self.limiter.0 = Limiter::SenderCpu;
+        }
+        transmit
+    }
+
+    fn poll_next(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
         buffer.clear();
         self.paced_until = None;
         if let Some(transmit) = self.poll_frames(now, buffer) {
@@ -103,7 +118,8 @@ impl Sender {
         self.plan_replay(now);
         let datagram = self.mtu.current();
         // Two datagrams always: a window below one would stop a slow flow for ever.
-        let window = self.rate.window().max(2 * u64::from(datagram));
+        let host_window = self.host_window();
+        let window = self.rate.window().min(host_window).max(2 * u64::from(datagram));
         self.pacer.set_rate(now, self.rate.rate(), datagram);
         let batch = self.pacer.batch_bytes();
         let allowance = self.link.allowance();
@@ -111,9 +127,15 @@ impl Sender {
             || self.ledger.len() >= self.link.max_unsettled()
             || allowance < u64::from(datagram)
         {
+            if window == host_window {
+                self.limiter.0 = Limiter::ReceiverCpu;
+            }
             return None;
         }
         if !self.pacer.may_send(now) {
+            if self.rate.is_at_target() {
+                self.limiter.0 = Limiter::TargetRate;
+            }
             self.paced_until = Some(self.pacer.ready_at());
             return None;
         }
@@ -125,7 +147,7 @@ impl Sender {
             && self.ledger.in_flight() + u64::from(datagram) <= window
             && (self.link.is_established() || self.stats.packets < FIRST_FLIGHT_PACKETS)
         {
-            let Some(piece) = self.next_piece(most as u64) else {
+            let Some(piece) = self.next_piece(now, most as u64) else {
                 self.idle |= buffer.is_empty();
                 break;
             };
@@ -139,14 +161,37 @@ impl Sender {
         }
         let length = buffer.len();
         if length == 0 {
+            self.limiter.0 = self.why_idle();
             return None;
         }
         self.pacer.on_sent(length as u64 + packets * IP_OVERHEAD);
         Some(Transmit { to, length, segment: segment.min(length) })
     }
 
+    /// Why there is nothing to send although more might go.
+    fn why_idle(&self) -> Limiter {
+        if self.content.is_waiting_for_credit(self.credit) {
+            if self.latest.disk_behind { Limiter::ReceiverDisk } else { Limiter::PeerCredit }
+        } else if self.content.all_sent() && self.manifest.all_sent() {
+            // The last packets are under way, or have arrived and are being stored.
+            if self.ledger.in_flight() > 0 { Limiter::Network } else { Limiter::ReceiverDisk }
+        } else {
+            Limiter::SenderDisk
+        }
+    }
+
+    /// What may be under way without overflowing the receiver's socket buffer while its process waits for a CPU. On a long
+    /// path most of it is in the network, and cannot be held back in time.
+    fn host_window(&self) -> u64 {
+        let rtt = self.rtt.minimum();
+        if self.latest.buffer == 0 || rtt > SHORT_PATH {
+            return u64::MAX;
+        }
+        self.latest.buffer.max(SOCKET_BUFFER_MIN).saturating_add(self.rate.rate().bytes_in(rtt))
+    }
+
     /// Repair, then manifest, then new content, then tail replay.
-    fn next_piece(&mut self, most: u64) -> Option<Piece> {
+    fn next_piece(&mut self, now: Duration, most: u64) -> Option<Piece> {
         let piece = |object, range: std::ops::Range<u64>| Piece {
             object,
             offset: range.start,
@@ -158,7 +203,7 @@ impl Sender {
         if let Some(range) = self.manifest.next_piece(most, self.manifest_credit) {
             return Some(piece(Object::Manifest, range));
         }
-        self.content.next_piece(most, self.credit).map(|range| piece(Object::Content, range))
+        self.content.next_piece(now, most, self.credit).map(|range| piece(Object::Content, range))
     }
 
     fn next_repair(&mut self, most: u64) -> Option<Piece> {
@@ -204,17 +249,16 @@ impl Sender {
         };
         buffer.extend_from_slice(&self.link.header(PacketType::Data).encode());
         buffer.extend_from_slice(&header.encode());
-        buffer.resize(start + length, 0);
-        let datagram = buffer.get_mut(start..)?;
-        let place = datagram.get_mut(HEADER_BYTES + DATA_HEADER_BYTES..)?.get_mut(..content)?;
         let copied = match piece.object {
-            Object::Manifest => self.manifest.copy(piece.offset, place),
-            Object::Content => self.content.copy(piece.offset, place),
+            Object::Manifest => self.manifest.append(piece.offset, content, buffer),
+            Object::Content => self.content.append(piece.offset, content, buffer),
         };
         if !copied {
             buffer.truncate(start);
             return None;
         }
+        buffer.resize(start + length, 0);
+        let datagram = buffer.get_mut(start..)?;
         let number = self.link.seal(datagram);
         self.enter(number, now, Cargo::Piece(piece), length);
         Some(length)

@@ -1,7 +1,7 @@
 //! REPORT: what the receiver has, told to the sender many times a second.
 //!
 //! ```text
-//! flags u8                 bit 0: all is stored; nothing more is wanted
+//! flags u8                 bit 0: all is stored; nothing more is wanted. Bit 1: the disk is behind
 //! largest u64              largest packet number received
 //! held u32                 microseconds since it arrived
 //! clock u32                receiver's clock, microseconds, wrapping
@@ -11,6 +11,7 @@
 //! manifest u64             manifest bytes consumed
 //! stored u64               content bytes that are on disk
 //! files varint             files finished
+//! buffer varint            bytes that may wait at the receiver, arrived but not yet taken; 0: not told
 //! low u64                  the ranges start here
 //! runs: count varint, then that many varints: packets received, missing, received, ... from `low` upwards.
 //!       The first may be zero. What lies beyond the last run is not told.
@@ -23,6 +24,8 @@ use super::{Reader, put_varint};
 pub struct Report {
     /// All content is stored and every file finished.
     pub complete: bool,
+    /// The disk holds back the credit.
+    pub disk_behind: bool,
     /// Largest packet number received.
     pub largest: u64,
     /// Microseconds since it arrived.
@@ -45,6 +48,8 @@ pub struct Report {
     pub stored: u64,
     /// Files finished.
     pub files: u64,
+    /// Bytes that may wait in the receiver's socket buffer; 0 if it does not tell.
+    pub buffer: u64,
     /// First packet number that `runs` tells of.
     pub low: u64,
     /// Lengths of alternating runs from `low`: received, missing, received, ...
@@ -55,12 +60,12 @@ pub struct Report {
 pub const MAX_RUNS: u64 = 4096;
 
 /// Bytes of a report without its runs, at most.
-pub const FIXED_BYTES: usize = 1 + 8 + 4 * 4 + 8 * 5 + 10 + 8 + 3;
+pub const FIXED_BYTES: usize = 1 + 8 + 4 * 4 + 8 * 5 + 10 + 10 + 8 + 3;
 
 impl Report {
     /// Appends the report.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.complete));
+        out.push(u8::from(self.complete) | u8::from(self.disk_behind) << 1);
         out.extend_from_slice(&self.largest.to_be_bytes());
         out.extend_from_slice(&self.held_us.to_be_bytes());
         out.extend_from_slice(&self.clock_us.to_be_bytes());
@@ -70,6 +75,7 @@ impl Report {
             out.extend_from_slice(&value.to_be_bytes());
         }
         put_varint(out, self.files);
+        put_varint(out, self.buffer);
         out.extend_from_slice(&self.low.to_be_bytes());
         put_varint(out, self.runs.len() as u64);
         for run in &self.runs {
@@ -79,8 +85,10 @@ impl Report {
 
     /// Reads a report; `None` if it is cut short or its ranges overflow.
     pub fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        let flags = reader.u8()?;
         let mut report = Self {
-            complete: reader.u8()? & 1 == 1,
+            complete: flags & 1 != 0,
+            disk_behind: flags & 2 != 0,
             largest: reader.u64()?,
             held_us: reader.u32()?,
             clock_us: reader.u32()?,
@@ -92,6 +100,7 @@ impl Report {
             manifest: reader.u64()?,
             stored: reader.u64()?,
             files: reader.varint()?,
+            buffer: reader.varint()?,
             low: reader.u64()?,
             runs: Vec::new(),
         };
@@ -123,6 +132,7 @@ mod tests {
     fn sample() -> Report {
         Report {
             complete: true,
+            disk_behind: true,
             largest: 0x11,
             held_us: 2,
             clock_us: 3,
@@ -134,6 +144,7 @@ mod tests {
             manifest: 9,
             stored: 10,
             files: 300,
+            buffer: 200,
             low: 5,
             runs: vec![0, 2, 11],
         }
@@ -144,12 +155,13 @@ mod tests {
         let mut bytes = Vec::new();
         sample().encode(&mut bytes);
         let expected = [
-            &[1][..],
+            &[3][..],
             &[0, 0, 0, 0, 0, 0, 0, 0x11],
             &[0, 0, 0, 2, 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xfc, 0, 0, 0, 5],
             &[0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8],
             &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 10],
             &[0xac, 2],
+            &[0xc8, 1],
             &[0, 0, 0, 0, 0, 0, 0, 5],
             &[3, 0, 2, 11],
         ]

@@ -13,7 +13,7 @@ use haul_proto::layout::{Extent, Layout};
 use haul_proto::link::LinkConfig as Wire;
 use haul_proto::manifest::{Attributes, Record, Trailer};
 use haul_proto::rate::RateConfig;
-use haul_proto::receiver::Receiver;
+use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
 
 use crate::link::{Dice, Link, LinkConfig};
@@ -159,7 +159,7 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
     let (near, far) = if scene.upload { (Seat::Client, Seat::Server) } else { (Seat::Server, Seat::Client) };
     let start = Duration::from_secs(5);
     let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate });
-    let mut receiver = Receiver::new(start, &wire(far));
+    let mut receiver = Receiver::new(start, &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20 });
     let (records, extents, blocks) = manifest(&scene);
     let mut records = records.into_iter();
     let mut forward = Link::new(scene.forward.clone(), scene.seed.wrapping_mul(2));

@@ -19,6 +19,9 @@ use super::facts::Facts;
 use super::walk::Listed;
 use super::{DiskError, Docroot, SourceEvent};
 
+/// What is read, or stored, and digested in one go, bytes: it stays in the second-level cache between the two.
+pub(super) const CACHED_BYTES: usize = 256 << 10;
+
 /// A block that is wanted.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -157,15 +160,21 @@ impl OpenOn<'_> {
     }
 
     fn content(&mut self, offset: u64, into: &mut [u8]) {
-        if self.reading.trouble.is_none()
-            && let Err(trouble) = self.open().and_then(|()| self.reading.read(offset, into))
-        {
-            self.reading.trouble = Some(trouble);
+        let mut result = match self.reading.trouble {
+            Some(trouble) => Err(trouble),
+            None => self.open(),
+        };
+        let mut at = offset;
+        for part in into.chunks_mut(CACHED_BYTES) {
+            result = result.and_then(|()| self.reading.read(at, part));
+            at += part.len() as u64;
+            if let (Ok(()), Some(hasher)) = (result, &mut self.reading.hasher) {
+                hasher.update(part);
+            }
         }
-        if self.reading.trouble.is_some() {
+        if let Err(trouble) = result {
+            self.reading.trouble = Some(trouble);
             into.fill(0);
-        } else if let Some(hasher) = &mut self.reading.hasher {
-            hasher.update(into);
         }
     }
 

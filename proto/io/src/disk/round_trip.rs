@@ -134,7 +134,8 @@ impl Storing {
         loop {
             match self.sink.poll()? {
                 Some(done) => return Ok(done),
-                None => self.woken.recv().unwrap(),
+                // An error says that the thread has ended, which the next poll tells.
+                None => drop(self.woken.recv()),
             }
         }
     }

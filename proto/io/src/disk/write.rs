@@ -16,6 +16,7 @@ use nix::sys::statvfs::fstatvfs;
 use super::folder::Folder;
 use super::folders::Folders;
 use super::partial::{self, Final, partial_name};
+use super::read::CACHED_BYTES;
 use super::tree_digest::TreeDigest;
 use super::{Destination, DiskError, SinkOptions, trouble_of};
 
@@ -77,6 +78,27 @@ struct Storing {
     last_used: u64,
     digest: Option<TreeDigest>,
     trailer: Option<Trailer>,
+}
+
+impl Storing {
+    /// Writes and digests by turns, so that the second finds in the cache what the first has fetched.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> nix::Result<()> {
+        let mut hasher = self.digest.as_ref().map(|digest| digest.hasher(offset));
+        let mut at = offset;
+        for part in bytes.chunks(CACHED_BYTES) {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(part);
+            }
+            if let Some(file) = &self.file {
+                partial::write_at(file, part, at)?;
+            }
+            at += part.len() as u64;
+        }
+        if let (Some(digest), Some(hasher), false) = (&mut self.digest, &hasher, bytes.is_empty()) {
+            digest.insert(offset, hasher);
+        }
+        Ok(())
+    }
 }
 
 /// The books of a receiving disk.
@@ -293,11 +315,7 @@ impl Writer {
             // No use in storing the rest.
             return Err(partial::source_fault(trouble));
         }
-        let written = storing.file.as_ref().map_or(Ok(()), |to| partial::write_at(to, bytes, piece.offset));
-        if let (Some(digest), false) = (&mut storing.digest, bytes.is_empty()) {
-            digest.update(piece.offset, bytes);
-        }
-        if let Err(errno) = written {
+        if let Err(errno) = storing.write(piece.offset, bytes) {
             let folder = self.folders.open(file.parent)?;
             return Err(self.fault(file, &folder, errno));
         }
