@@ -9,7 +9,7 @@ mod pair;
 mod process;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use client::{Client, Outcome, Running};
 pub use pair::{Pair, WAYS, Way};
@@ -38,13 +38,21 @@ pub fn program(name: &str) -> PathBuf {
 /// When it cannot be made.
 #[must_use]
 pub fn scratch() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt as _;
     let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    scratch_in(&if memory.is_dir() { memory } else { std::env::temp_dir() })
+}
+
+/// As `scratch`, in a place of the caller's.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn scratch_in(parent: &Path) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::Builder::new()
         .prefix("haul-test-")
         .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir_in(&parent)
+        .tempdir_in(parent)
         .unwrap_or_else(|error| panic!("make a directory in {}: {error}", parent.display()));
     // The creation mode passes the umask, which may be strict.
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))

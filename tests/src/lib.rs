@@ -9,6 +9,7 @@
     reason = "test equipment: a broken assumption must stop the test loudly and say why"
 )]
 
+pub mod bench;
 pub mod harness;
 pub mod require;
 pub mod rng;

@@ -123,6 +123,25 @@ impl Client {
         self.spawn().wait()
     }
 
+    /// The command as it will be run, for callers that start it themselves.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let haul = program("haul");
+        let mut command = match &self.namespace {
+            Some(namespace) => wan::command_in(namespace, &haul.to_string_lossy()),
+            None => Command::new(haul),
+        };
+        command.args(&self.arguments);
+        for name in FOREIGN_ENVIRONMENT {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(path) = &self.working_directory {
+            command.current_dir(path);
+        }
+        command
+    }
+
     /// Starts and returns at once.
     ///
     /// # Panics
@@ -131,19 +150,8 @@ impl Client {
     pub fn spawn(&self) -> Running {
         let directory = scratch();
         let file = |name| File::create(directory.path().join(name)).expect("our own directory is writable");
-        let haul = program("haul");
-        let mut command = match &self.namespace {
-            Some(namespace) => wan::command_in(namespace, &haul.to_string_lossy()),
-            None => Command::new(haul),
-        };
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-        for name in FOREIGN_ENVIRONMENT {
-            command.env_remove(name);
-        }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        if let Some(path) = &self.working_directory {
-            command.current_dir(path);
-        }
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         Running {
             child,

@@ -15,12 +15,12 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::deadline::Deadline;
 use super::process::{children_of, free_ports, output_of, wait_until};
-use super::{program, scratch};
+use super::{program, scratch, scratch_in};
 use crate::wan::{self, Wan};
 
 /// The transfer user of every test server.
 pub const USER: &str = "alice";
-/// UDP ports a server on loopback gets.
+/// UDP ports a server on loopback gets unless a test says otherwise.
 const UDP_PORTS: u16 = 16;
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// The well-known port, used where the network is the test's own.
@@ -62,6 +62,12 @@ pub struct ServerOptions {
     pub place: Option<(String, IpAddr)>,
     /// Ask for the host key with `ssh-keyscan` and write it into the client's known hosts.
     pub known: bool,
+    /// UDP ports on loopback.
+    pub udp_ports: u16,
+    /// Where the server's directory is made; none is where tests have theirs.
+    pub parent: Option<PathBuf>,
+    /// End the program when the server runs for minutes, as no test does.
+    pub deadline: bool,
 }
 
 impl Default for ServerOptions {
@@ -77,6 +83,9 @@ impl Default for ServerOptions {
             environment: Vec::new(),
             place: None,
             known: true,
+            udp_ports: UDP_PORTS,
+            parent: None,
+            deadline: true,
         }
     }
 }
@@ -97,7 +106,7 @@ pub struct Server {
     child: Child,
     ports: Ports,
     account: Option<String>,
-    _deadline: Deadline,
+    _deadline: Option<Deadline>,
 }
 
 /// Where a server listens.
@@ -113,8 +122,8 @@ impl Ports {
         if options.place.is_some() {
             return Self { ssh: WELL_KNOWN, https: WELL_KNOWN_HTTPS, udp: (WELL_KNOWN, WELL_KNOWN_LAST) };
         }
-        let first = free_ports(2 + UDP_PORTS);
-        Self { ssh: first, https: first + 1, udp: (first + 2, first + 1 + UDP_PORTS) }
+        let first = free_ports(2 + options.udp_ports);
+        Self { ssh: first, https: first + 1, udp: (first + 2, first + 1 + options.udp_ports) }
     }
 }
 
@@ -125,7 +134,7 @@ impl Server {
     /// When it does not come up; the message holds its log.
     #[must_use]
     pub fn start(options: ServerOptions) -> Self {
-        let directory = scratch();
+        let directory = options.parent.as_deref().map_or_else(scratch, scratch_in);
         let ports = Ports::choose(&options);
         for name in ["state", "docroot", "home"] {
             fs::create_dir(directory.path().join(name)).expect("our own directory is writable");
@@ -141,7 +150,8 @@ impl Server {
         fs::write(directory.path().join("hauld.toml"), text).expect("our own directory is writable");
         fs::write(directory.path().join("known_hosts"), "").expect("our own directory is writable");
         let child = launch(directory.path(), &options);
-        let mut server = Self { directory, options, child, ports, account, _deadline: Deadline::start() };
+        let deadline = options.deadline.then(Deadline::start);
+        let mut server = Self { directory, options, child, ports, account, _deadline: deadline };
         server.wait_for_start();
         if server.options.known {
             server.write_known_hosts();

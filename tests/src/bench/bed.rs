@@ -1,0 +1,120 @@
+//! haul itself: a `hauld`, a folder here and its docroot on one file system, and copies between them.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::BenchError;
+use super::command::{Measured, Ran, line};
+use super::copies::CopyJob;
+use super::options::Pages;
+use super::peers::word;
+use super::report::Figures;
+use super::rounds::Contender;
+use super::volume::Volume;
+use crate::harness::{Server, ServerOptions, Way};
+
+/// Where the two ends are.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// Network namespace of clients.
+    pub(super) near: String,
+    /// That of the server.
+    pub(super) far: String,
+    /// The server's address.
+    pub(super) address: IpAddr,
+}
+
+/// A server and its file system.
+#[derive(Debug)]
+pub(super) struct Bed {
+    /// The running `hauld`. Ends before the file system goes.
+    pub(super) server: Server,
+    /// What holds all files.
+    pub(super) volume: Volume,
+    near: Option<String>,
+}
+
+impl Bed {
+    /// Mounts room for sources and one copy of so many bytes, and starts `hauld`, on loopback unless a place is given.
+    ///
+    /// # Errors
+    /// When there is not so much memory.
+    pub(super) fn start(
+        pages: Pages,
+        (source_bytes, copy_bytes): (u64, u64),
+        place: Option<&Place>,
+        options: ServerOptions,
+    ) -> Result<Self, BenchError> {
+        let volume = Volume::mount(pages, source_bytes, copy_bytes)?;
+        let server = Server::start(ServerOptions {
+            parent: Some(volume.path().to_owned()),
+            deadline: false,
+            place: place.map(|place| (place.far.clone(), place.address)),
+            ..options
+        });
+        Ok(Self { server, volume, near: place.map(|place| place.near.clone()) })
+    }
+
+    /// A contender that copies `source`, a file or a tree that lies in both folders, with more options.
+    pub(super) fn contender(
+        &self,
+        name: &str,
+        way: Way,
+        source: &str,
+        bytes: u64,
+        extra: &[&str],
+    ) -> Contender<'_> {
+        let (from, to) = match way {
+            Way::Up => (self.volume.here(), self.server.docroot()),
+            Way::Down => (self.server.docroot(), self.volume.here()),
+        };
+        let mut copy = CopyJob::new(&self.volume, bytes, from.join(source), to.join("landed"));
+        let extra: Vec<String> = extra.iter().map(|word| (*word).to_owned()).collect();
+        let text = line(&self.client(way, &copy, &extra));
+        Contender::new(format!("{name} {}", word(way)), text, move || {
+            let daemon = Some(self.server.pid());
+            let ran = copy.make(|copy| Measured::new(self.client(way, copy, &extra), daemon, bytes).run())?;
+            figures(ran, bytes)
+        })
+    }
+
+    fn client(&self, way: Way, copy: &CopyJob<'_>, extra: &[String]) -> Command {
+        let below = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut client = self.server.client().arg("--json").args(extra);
+        if let Some(namespace) = &self.near {
+            client = client.in_namespace(namespace);
+        }
+        let client = match way {
+            Way::Up => client.arg(&copy.source).arg(self.server.destination(&below(&copy.target))),
+            Way::Down => client.arg(self.server.destination(&below(&copy.source))).arg(&copy.target),
+        };
+        client.command()
+    }
+}
+
+/// Adds what haul itself tells in its last line.
+fn figures(ran: Ran, bytes: u64) -> Result<Figures, String> {
+    let Ran { mut figures, stdout } = ran;
+    let last = stdout.lines().last().unwrap_or_default();
+    let done: Value =
+        serde_json::from_str(last).map_err(|error| format!("its last line: {error}: {last}"))?;
+    if done["ok"] != true {
+        return Err(format!("it says: {}", done["error"]));
+    }
+    let number = |name: &str| done[name].as_f64();
+    if let Some(seconds) = number("seconds").filter(|seconds| *seconds > 0.0) {
+        figures.insert("data_seconds", seconds);
+        figures.insert("data_rate_gbit", bytes as f64 * 8.0 / seconds / 1e9);
+    }
+    if let (Some(packets), Some(lost)) = (number("packets"), number("lost_packets")) {
+        figures.insert("packets", packets);
+        figures.insert("lost_share", lost / packets.max(1.0));
+    }
+    if let Some(again) = number("retransmitted_bytes") {
+        figures.insert("retransmitted_share", again / bytes as f64);
+    }
+    Ok(figures)
+}
