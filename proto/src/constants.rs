@@ -115,10 +115,10 @@ pub const REORDER_MIN: Duration = Duration::from_millis(1);
 
 /// Content blocks the sender reads beyond the one it is sending, to begin with.
 pub const READ_AHEAD_BLOCKS: u64 = 2;
-/// A wait for the disk that makes the sender read further ahead.
-pub const DISK_WAIT: Duration = Duration::from_millis(2);
 /// The same when the disk has often kept the sender waiting: 32 MiB are 25 ms at 10 Gbit/s.
 pub const READ_AHEAD_BLOCKS_MAX: u64 = 32;
+/// A wait for the disk that makes the sender read further ahead. Shorter ones are those of a thread for a processor.
+pub const DISK_WAIT: Duration = Duration::from_millis(2);
 
 /// Content that the sender may hold in memory until it is acknowledged, bytes. 1 GiB is the bandwidth-delay product of
 /// 10 Gbit/s over 800 ms.

@@ -107,10 +107,11 @@ impl UdpCarrier {
         })
     }
 
-    /// Bytes that may wait in the socket, arrived but not yet taken.
+    /// Bytes that should wait in the socket at most, arrived but not yet taken; 0 if the kernel does not tell its size.
     #[must_use]
     pub fn receive_buffer(&self) -> u64 {
-        // The kernel reports twice what may be filled with data; the other half is for its book-keeping (socket(7)).
+        // The kernel reports twice the room for data, the rest being for its book-keeping (socket(7)). Half of that room:
+        // filled further, what arrives has left the cache before it is opened.
         self.state.recv_buffer_size((&self.socket).into()).map_or(0, |bytes| bytes as u64 / 4)
     }
 

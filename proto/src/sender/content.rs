@@ -28,7 +28,7 @@ pub(super) struct ContentOut {
     /// How many blocks there are, once known.
     blocks: Option<u64>,
     spare: Vec<Vec<u8>>,
-    /// Blocks to hold beyond the cursor, and the block from which on it may be found too few.
+    /// How far beyond the cursor to read.
     ahead: Ahead,
 }
 
