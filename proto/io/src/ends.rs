@@ -57,10 +57,13 @@ impl End for SendEnd {
             self.sender.handle_record(&record)?;
             moved = true;
         }
-        while let Some((block, buffer)) = self.sender.poll_read() {
-            self.source.request(block, buffer);
+        while let Some((_, buffer)) = self.sender.poll_read() {
+            if self.source.request(buffer.unwrap_or_default()) {
+                // What lies in memory is fetched when it can be sent, not before.
+                break;
+            }
         }
-        while let Some(event) = self.source.poll_block() {
+        while let Some(event) = self.source.poll_block()? {
             match event {
                 SourceEvent::Block { block, data } => self.sender.handle_block(block, data),
                 SourceEvent::End { blocks } => self.sender.handle_content_end(blocks),

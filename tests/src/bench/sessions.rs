@@ -49,7 +49,7 @@ fn conditions(report: &mut Report, total: u64) {
     );
     report.note(
         "fairness at full rate is Jain's index of the average rates over the half second in which most sessions were \
-         active together, and how many these were stands beside it; haul tells whole blocks of 1 MiB, which makes it \
+         active together, and how many these were stands beside it; haul tells whole blocks of 256 KiB, which makes it \
          look less fair where a session moves few of them; paced, it is that of whole sessions",
     );
 }

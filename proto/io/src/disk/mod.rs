@@ -4,11 +4,13 @@
 //! [`Sink`] stores what is received, and no file stands under its final name before it is whole and its digest agrees.
 //! Not here: when to read or write (the machines of [`haul_proto`] decide), sockets, settings.
 
+mod at_once;
 mod destination;
 mod docroot;
 mod facts;
 mod folder;
 mod folders;
+mod helper;
 mod partial;
 mod read;
 #[cfg(test)]

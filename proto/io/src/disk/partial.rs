@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use haul_proto::constants::BLOCK_BYTES;
 use haul_proto::control::{Digest, Trouble};
 use haul_proto::disk::FileEntry;
 use haul_proto::manifest::{Attributes, Trailer};
@@ -14,6 +13,9 @@ use nix::unistd::fdatasync;
 use super::facts::Kind;
 use super::folder::{Folder, set_mode, set_times};
 use super::write::Fault;
+
+/// Files from this size get their room before the data comes and are made durable one by one, bytes.
+const LARGE_FILE: u64 = 1 << 20;
 
 /// What a file is to become.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub(super) fn partial_name(session: &str, file: &FileEntry) -> Vec<u8> {
 /// Makes the partial file and reserves its room, so that a full disk is known before the data flows.
 pub(super) fn create(folder: &Folder, name: &[u8], size: u64) -> nix::Result<OwnedFd> {
     let descriptor = folder.create_file(name)?;
-    if size >= BLOCK_BYTES {
+    if size >= LARGE_FILE {
         let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
         loop {
             match fallocate(&descriptor, FallocateFlags::empty(), 0, length) {
@@ -111,7 +113,7 @@ pub(super) fn settle(
     if wanted.preserve_times {
         set_times(file, &wanted.attributes)?;
     }
-    if size >= BLOCK_BYTES {
+    if size >= LARGE_FILE {
         // Small ones are made durable together, at the end.
         fdatasync(file)?;
     }

@@ -4,9 +4,7 @@
 //! Not here: which files there are.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use haul_proto::constants::{BLOCK_BYTES, TRAILER_BYTES};
 use haul_proto::control::{Digest, Trouble};
@@ -15,80 +13,74 @@ use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
 
+use super::at_once::{AtOnce, has_few_cores};
 use super::facts::Facts;
+use super::helper::Work;
 use super::walk::Listed;
 use super::{DiskError, Docroot, SourceEvent};
 
-/// What is read, or stored, and digested in one go, bytes: it stays in the second-level cache between the two.
-pub(super) const CACHED_BYTES: usize = 256 << 10;
-
-/// A block that is wanted.
+/// Reads one block after the other.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) block: u64,
-    pub(super) buffer: Option<Vec<u8>>,
-}
-
 pub(super) struct Reader {
     root: Docroot,
     digest: Digest,
     files: Receiver<Listed>,
-    events: Sender<SourceEvent>,
-    stop: Arc<AtomicBool>,
     /// The file that the last block ended in, or that starts after it.
     current: Option<Reading>,
     next_block: u64,
 }
 
 /// A file on its way into blocks.
+#[derive(Debug)]
 struct Reading {
     listed: Listed,
     /// Open from its first byte to its last; the facts are those of the moment it was opened.
     open: Option<OwnedFd>,
+    at_once: AtOnce,
     hasher: Option<blake3::Hasher>,
     trouble: Option<Trouble>,
 }
 
-impl Reader {
-    pub(super) fn new(
-        root: Docroot,
-        digest: Digest,
-        files: Receiver<Listed>,
-        events: Sender<SourceEvent>,
-        stop: Arc<AtomicBool>,
-    ) -> Self {
-        Self { root, digest, files, events, stop, current: None, next_block: 0 }
+impl Work for Reader {
+    /// A used buffer for the next block.
+    type Request = Vec<u8>;
+    type Answer = SourceEvent;
+
+    /// A block amid a file, if its bytes are in memory.
+    fn try_at_once(&mut self, mut buffer: Vec<u8>) -> Result<SourceEvent, Vec<u8>> {
+        let start = self.next_block * BLOCK_BYTES;
+        let Some(reading) = self.current.as_mut().filter(|reading| {
+            let extent = reading.listed.extent;
+            extent.offset <= start && start + BLOCK_BYTES <= extent.offset + extent.size
+        }) else {
+            return Err(buffer);
+        };
+        buffer.resize(BLOCK_BYTES as usize, 0);
+        if !reading.read_at_once(start, &mut buffer) {
+            return Err(buffer);
+        }
+        Ok(self.block(buffer))
     }
 
-    /// Answers requests until there is nobody to ask.
-    pub(super) fn run(mut self, requests: &Receiver<Request>, notify: &impl Fn()) {
-        for Request { block, buffer } in requests {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            if block != self.next_block {
-                // Content is read once, in order; the sender holds what it may have to repeat.
-                tracing::error!(block, expected = self.next_block, "a block was asked for out of order");
-                continue;
-            }
-            let data = self.read_block(buffer.unwrap_or_default());
-            let event = if data.is_empty() {
-                SourceEvent::End { blocks: block }
-            } else {
-                self.next_block += 1;
-                SourceEvent::Block { block, data }
-            };
-            let ended = matches!(event, SourceEvent::End { .. });
-            if self.events.send(event).is_err() {
-                return;
-            }
-            notify();
-            if ended {
-                break;
-            }
-        }
-        // Requests beyond the end are void; the end has been told.
-        for _ in requests {}
+    fn may_be_done_at_once(&self) -> bool {
+        self.current.as_ref().is_some_and(|reading| reading.at_once != AtOnce::Never)
+    }
+
+    fn wait_for(&mut self, buffer: Vec<u8>) -> SourceEvent {
+        let data = self.read_block(buffer);
+        if data.is_empty() { SourceEvent::End { blocks: self.next_block } } else { self.block(data) }
+    }
+}
+
+impl Reader {
+    pub(super) const fn new(root: Docroot, digest: Digest, files: Receiver<Listed>) -> Self {
+        Self { root, digest, files, current: None, next_block: 0 }
+    }
+
+    const fn block(&mut self, data: Vec<u8>) -> SourceEvent {
+        let block = self.next_block;
+        self.next_block += 1;
+        SourceEvent::Block { block, data }
     }
 
     /// The bytes that the next block uses; none if there is no further block.
@@ -120,7 +112,8 @@ impl Reader {
         if self.current.is_none() {
             let listed = self.files.recv().ok()?;
             let hasher = Trailer::wants(self.digest).then(blake3::Hasher::new);
-            self.current = Some(Reading { listed, open: None, hasher, trouble: None });
+            self.current =
+                Some(Reading { listed, open: None, at_once: AtOnce::Never, hasher, trouble: None });
         }
         self.current.as_mut().map(|reading| OpenOn { root: &self.root, reading })
     }
@@ -160,21 +153,16 @@ impl OpenOn<'_> {
     }
 
     fn content(&mut self, offset: u64, into: &mut [u8]) {
-        let mut result = match self.reading.trouble {
+        let opened = match self.reading.trouble {
             Some(trouble) => Err(trouble),
             None => self.open(),
         };
-        let mut at = offset;
-        for part in into.chunks_mut(CACHED_BYTES) {
-            result = result.and_then(|()| self.reading.read(at, part));
-            at += part.len() as u64;
-            if let (Ok(()), Some(hasher)) = (result, &mut self.reading.hasher) {
-                hasher.update(part);
+        match opened.and_then(|()| self.reading.read(offset, into)) {
+            Ok(()) => self.reading.digest(into),
+            Err(trouble) => {
+                self.reading.trouble = Some(trouble);
+                into.fill(0);
             }
-        }
-        if let Err(trouble) = result {
-            self.reading.trouble = Some(trouble);
-            into.fill(0);
         }
     }
 
@@ -191,6 +179,9 @@ impl OpenOn<'_> {
         if listed.extent.size > BLOCK_BYTES {
             // Only a hint.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+            if self.reading.hasher.is_none() || has_few_cores() {
+                self.reading.at_once = AtOnce::of(&file);
+            }
         }
         self.reading.open = Some(file);
         Ok(())
@@ -211,6 +202,24 @@ impl OpenOn<'_> {
 }
 
 impl Reading {
+    /// Reads from `position` of the content, without waiting.
+    fn read_at_once(&mut self, position: u64, into: &mut [u8]) -> bool {
+        let (Some(file), None) = (&self.open, self.trouble) else {
+            return false;
+        };
+        let done = self.at_once.read(file, into, position - self.listed.extent.offset);
+        if done {
+            self.digest(into);
+        }
+        done
+    }
+
+    fn digest(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+    }
+
     fn read(&self, offset: u64, mut into: &mut [u8]) -> Result<(), Trouble> {
         let file = self.open.as_ref().ok_or(Trouble::Internal)?;
         let mut offset = i64::try_from(offset).map_err(|_| Trouble::Internal)?;
@@ -278,18 +287,18 @@ mod tests {
             }
         }
 
-        fn block(&mut self, block: u64, buffer: Option<Vec<u8>>) -> SourceEvent {
-            self.source.request(block, buffer);
+        fn block(&mut self, buffer: Vec<u8>) -> SourceEvent {
+            self.source.request(buffer);
             loop {
-                match self.source.poll_block() {
+                match self.source.poll_block().unwrap() {
                     Some(event) => return event,
                     None => self.woken.recv().unwrap(),
                 }
             }
         }
 
-        fn data(&mut self, block: u64) -> Vec<u8> {
-            match self.block(block, None) {
+        fn data(&mut self) -> Vec<u8> {
+            match self.block(Vec::new()) {
                 SourceEvent::Block { data, .. } => data,
                 end @ SourceEvent::End { .. } => panic!("{end:?}"),
             }
@@ -312,16 +321,14 @@ mod tests {
         let mut run = Run::start(top.path(), Digest::Blake3);
         let mut all = Vec::new();
         for block in 0..layout.settled_blocks() {
-            let SourceEvent::Block { data, .. } = run.block(block, Some(vec![0xee; B])) else {
-                panic!("end")
-            };
+            let SourceEvent::Block { data, .. } = run.block(vec![0xee; B]) else { panic!("end") };
             assert_eq!(data.len() as u64, layout.used(block).unwrap(), "block {block}");
             assert!(data.capacity() == B);
             all.extend_from_slice(&data);
             all.resize((block as usize + 1) * B, 0);
         }
         let blocks = layout.settled_blocks();
-        assert_eq!(run.block(blocks, None), SourceEvent::End { blocks });
+        assert_eq!(run.block(Vec::new()), SourceEvent::End { blocks });
         for (number, extent) in extents.iter().enumerate() {
             let (offset, trailer) = (extent.offset as usize, extent.trailer as usize);
             assert!(all[offset..offset + sizes[number]] == content(number), "file {number}");
@@ -339,7 +346,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut run = Run::start(top.path(), Digest::None);
         assert_eq!(run.record(), Record::End { files: 0, folders: 0, bytes: 0 });
-        assert_eq!(run.block(0, None), SourceEvent::End { blocks: 0 });
+        assert_eq!(run.block(Vec::new()), SourceEvent::End { blocks: 0 });
     }
 
     #[test]
@@ -356,7 +363,7 @@ mod tests {
         fs::remove_file(file("c-vanishes")).unwrap();
         let touched = fs::File::options().write(true).open(file("e-is-touched")).unwrap();
         touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        let data = run.data(0);
+        let data = run.data();
         assert_eq!(data.len(), 5 * 1040);
         let troubles: Vec<_> =
             data.chunks(1040).map(|part| Trailer::decode(&part[1000..]).unwrap().trouble).collect();
@@ -371,11 +378,11 @@ mod tests {
             let top = tempfile::tempdir().unwrap();
             fs::write(top.path().join("f"), vec![b'x'; 3 * B]).unwrap();
             let mut run = Run::start(top.path(), Digest::Blake3);
-            assert!(run.data(0) == vec![b'x'; B]);
+            assert!(run.data() == vec![b'x'; B]);
             fs::File::options().write(true).open(top.path().join("f")).unwrap().set_len(new_size).unwrap();
-            assert_eq!(run.data(1).len(), B);
-            assert_eq!(run.data(2).len(), B);
-            let trailer = Trailer::decode(&run.data(3)).unwrap();
+            assert_eq!(run.data().len(), B);
+            assert_eq!(run.data().len(), B);
+            let trailer = Trailer::decode(&run.data()).unwrap();
             assert_eq!(trailer, Trailer { trouble: Some(Trouble::SourceChanged), digest: None });
         }
     }
@@ -384,7 +391,7 @@ mod tests {
     fn without_a_digest_none_is_taken() {
         let top = tempfile::tempdir().unwrap();
         fs::write(top.path().join("f"), "x").unwrap();
-        let data = Run::start(top.path(), Digest::None).data(0);
+        let data = Run::start(top.path(), Digest::None).data();
         assert_eq!(Trailer::decode(&data[1..]), Some(Trailer { trouble: None, digest: None }));
     }
 }

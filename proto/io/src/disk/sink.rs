@@ -1,14 +1,9 @@
-//! The receiving disk: a thread that stores what the receiver hands over. Not here: what belongs where.
+//! The receiving disk: stores what the receiver hands over. Not here: what belongs where.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::JoinHandle;
-
-use haul_proto::control::{Digest, Trouble};
+use haul_proto::control::Digest;
 use haul_proto::disk::{DiskDone, DiskRequest};
 
-use super::source::spawn;
+use super::helper::Helper;
 use super::write::Writer;
 use super::{Destination, DiskError};
 
@@ -23,42 +18,28 @@ pub struct SinkOptions {
     pub digest: Digest,
 }
 
-/// The receiving disk of a session. Dropping it removes what is unfinished, and joins its thread.
+/// The receiving disk of a session. Dropping it removes what is unfinished.
 #[derive(Debug)]
 pub struct Sink {
-    requests: Option<Sender<DiskRequest>>,
-    results: Receiver<Result<DiskDone, DiskError>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    writer: Helper<Writer>,
 }
 
 impl Sink {
-    /// Starts to store into `destination`. `notify` is called after each answer.
+    /// Starts to store into `destination`. `notify` is called when an answer has come.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub fn start(
         destination: Destination,
         options: SinkOptions,
-        notify: impl Fn() + Send + Clone + 'static,
+        notify: impl Fn() + Send + 'static,
     ) -> Result<Self, DiskError> {
-        // Both bounded by the receiver's pool of blocks and its manifest window.
-        let (requests, request_receiver) = channel();
-        let (result_sender, results) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(destination, options);
-        let stopped = Arc::clone(&stop);
-        let run = move || serve(writer, &request_receiver, &result_sender, &stopped, &notify);
-        let thread = Some(spawn("haul-write", run)?);
-        Ok(Self { requests: Some(requests), results, stop, thread })
+        Ok(Self { writer: Helper::start("haul-write", Writer::new(destination, options), notify)? })
     }
 
-    /// Hands over a request. Requests are started in the order in which they come.
+    /// Hands over a request. Requests are done in the order in which they come.
     pub fn submit(&mut self, request: DiskRequest) {
-        if let Some(requests) = &self.requests {
-            // Refused only after an error that poll tells.
-            let _ = requests.send(request);
-        }
+        self.writer.ask(request);
     }
 
     /// The next answer, if there is one: one for each request.
@@ -66,49 +47,6 @@ impl Sink {
     /// # Errors
     /// If the disk cannot go on: it is full, read-only or broken. The session must end.
     pub fn poll(&mut self) -> Result<Option<DiskDone>, DiskError> {
-        match self.results.try_recv() {
-            Ok(result) => result.map(Some),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(DiskError::new(
-                "write to",
-                b"the disk",
-                Trouble::Disk,
-                "writing has ended after an error",
-            )),
-        }
+        self.writer.poll()?.transpose()
     }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.requests = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that writes files has panicked");
-        }
-    }
-}
-
-fn serve(
-    mut writer: Writer,
-    requests: &Receiver<DiskRequest>,
-    results: &Sender<Result<DiskDone, DiskError>>,
-    stop: &AtomicBool,
-    notify: &impl Fn(),
-) {
-    for request in requests {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let result = writer.handle(request);
-        let failed = result.is_err();
-        if results.send(result).is_err() {
-            break;
-        }
-        notify();
-        if failed {
-            break;
-        }
-    }
-    writer.abandon();
 }

@@ -1,19 +1,19 @@
-//! The sending disk: one thread walks the sources and lists them, another reads their content as it is asked for.
+//! The sending disk: one thread walks the sources and lists them, another reads the content that is not in memory.
 //!
 //! The walk pauses while its list is not taken or the reader is far behind, so memory is bounded whatever the size of a
 //! tree. Not here: what is sent when.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use haul_proto::control::{Digest, Trouble};
 use haul_proto::manifest::Record;
-use nix::errno::Errno;
 
 use super::facts::Kind;
-use super::read::{Reader, Request};
+use super::helper::{Helper, spawn};
+use super::read::Reader;
 use super::walk::Walker;
 use super::{DiskError, Docroot};
 
@@ -51,10 +51,9 @@ pub enum SourceEvent {
 #[derive(Debug)]
 pub struct Source {
     records: Option<Receiver<Record>>,
-    requests: Option<Sender<Request>>,
-    events: Receiver<SourceEvent>,
+    reader: Option<Helper<Reader>>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    walker: Option<JoinHandle<()>>,
 }
 
 impl Source {
@@ -70,17 +69,11 @@ impl Source {
     ) -> Result<Self, DiskError> {
         let (record_sender, records) = sync_channel(RECORDS_AHEAD);
         let (file_sender, files) = sync_channel(FILES_AHEAD);
-        // Bounded by the sender's window: each event answers a request.
-        let (requests, request_receiver) = channel();
-        let (event_sender, events) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let walker = Walker::new(root.clone(), record_sender, file_sender, Arc::clone(&stop), notify.clone());
-        let reader = Reader::new(root, options.digest, files, event_sender, Arc::clone(&stop));
-        let mut source =
-            Self { records: Some(records), requests: Some(requests), events, stop, threads: Vec::new() };
-        source.threads.push(spawn("haul-walk", move || walker.run(&paths))?);
-        source.threads.push(spawn("haul-read", move || reader.run(&request_receiver, &notify))?);
-        Ok(source)
+        let reader = Helper::start("haul-read", Reader::new(root, options.digest, files), notify)?;
+        let walker = Some(spawn("haul-walk", move || walker.run(&paths))?);
+        Ok(Self { records: Some(records), reader: Some(reader), stop, walker })
     }
 
     /// The next record, if the walk has found it.
@@ -88,40 +81,30 @@ impl Source {
         self.records.as_ref()?.try_recv().ok()
     }
 
-    /// Asks for a block. Blocks are to be asked for in order, each once. A spare buffer saves an allocation.
-    pub fn request(&mut self, block: u64, buffer: Option<Vec<u8>>) {
-        if let Some(requests) = &self.requests {
-            // The reader leaves only after this sender is dropped.
-            let _ = requests.send(Request { block, buffer });
-        }
+    /// Asks for the next block; a used buffer saves an allocation. Returns whether it was read at once.
+    pub fn request(&mut self, buffer: Vec<u8>) -> bool {
+        self.reader.as_mut().is_some_and(|reader| reader.ask(buffer))
     }
 
     /// The next answer, if it is there.
-    pub fn poll_block(&mut self) -> Option<SourceEvent> {
-        self.events.try_recv().ok()
+    ///
+    /// # Errors
+    /// If the reader is gone.
+    pub fn poll_block(&mut self) -> Result<Option<SourceEvent>, DiskError> {
+        self.reader.as_mut().map_or(Ok(None), Helper::poll)
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes the walker, then the reader.
+        // The walker may be waiting for either of the two to take something.
         self.records = None;
-        self.requests = None;
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread that reads files has panicked");
-            }
+        self.reader = None;
+        if self.walker.take().is_some_and(|walker| walker.join().is_err()) {
+            tracing::error!("the thread that lists files has panicked");
         }
     }
-}
-
-/// Starts a thread of the disk.
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DiskError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        DiskError { trouble: Trouble::Limit, ..DiskError::system("start the thread", name.as_bytes(), errno) }
-    })
 }
 
 /// Checks, before a transfer, that each source is there and can be read.
@@ -144,6 +127,7 @@ pub fn check_sources(root: &Docroot, paths: &[Vec<u8>]) -> Result<(), DiskError>
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::mpsc::channel;
 
     use super::*;
 

@@ -13,10 +13,11 @@ use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
 
+use super::at_once::{AtOnce, has_few_cores};
 use super::folder::Folder;
 use super::folders::Folders;
+use super::helper::Work;
 use super::partial::{self, Final, partial_name};
-use super::read::CACHED_BYTES;
 use super::tree_digest::TreeDigest;
 use super::{Destination, DiskError, SinkOptions, trouble_of};
 
@@ -75,29 +76,36 @@ struct Storing {
     partial: Vec<u8>,
     /// Closed when too many are open.
     file: Option<OwnedFd>,
+    at_once: AtOnce,
     last_used: u64,
     digest: Option<TreeDigest>,
     trailer: Option<Trailer>,
 }
 
 impl Storing {
-    /// Writes and digests by turns, so that the second finds in the cache what the first has fetched.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> nix::Result<()> {
-        let mut hasher = self.digest.as_ref().map(|digest| digest.hasher(offset));
-        let mut at = offset;
-        for part in bytes.chunks(CACHED_BYTES) {
-            if let Some(hasher) = &mut hasher {
-                hasher.update(part);
-            }
-            if let Some(file) = &self.file {
-                partial::write_at(file, part, at)?;
-            }
-            at += part.len() as u64;
+        if let Some(file) = &self.file {
+            partial::write_at(file, bytes, offset)?;
         }
-        if let (Some(digest), Some(hasher), false) = (&mut self.digest, &hasher, bytes.is_empty()) {
-            digest.insert(offset, hasher);
-        }
+        self.digest(offset, bytes);
         Ok(())
+    }
+
+    /// Writes without waiting, if that is possible.
+    fn write_at_once(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        let done = self.file.as_ref().is_some_and(|file| self.at_once.write(file, bytes, offset));
+        if done {
+            self.digest(offset, bytes);
+        }
+        done
+    }
+
+    fn digest(&mut self, offset: u64, bytes: &[u8]) {
+        if let Some(digest) = self.digest.as_mut().filter(|_| !bytes.is_empty()) {
+            let mut hasher = digest.hasher(offset);
+            hasher.update(bytes);
+            digest.insert(offset, &hasher);
+        }
     }
 }
 
@@ -114,6 +122,8 @@ pub(super) struct Writer {
     rename: Option<Vec<u8>>,
     /// The entry that has taken that name.
     renamed: Option<Top>,
+    /// Why the disk cannot go on. Nothing is stored any more.
+    broken: Option<DiskError>,
 }
 
 /// An entry at the top of the tree.
@@ -123,30 +133,89 @@ enum Top {
     File(u64),
 }
 
-impl Writer {
-    pub(super) fn new(destination: Destination, options: SinkOptions) -> Self {
-        let Destination { folder, rename, path } = destination;
-        let folders = Folders::new(folder, path);
-        let incoming = HashMap::new();
-        Self { options, umask: umask(), folders, incoming, open_files: 0, uses: 0, rename, renamed: None }
+impl Work for Writer {
+    type Request = DiskRequest;
+    type Answer = Result<DiskDone, DiskError>;
+
+    fn try_at_once(&mut self, request: DiskRequest) -> Result<Self::Answer, DiskRequest> {
+        let DiskRequest::Block(block) = request else {
+            return Err(request);
+        };
+        match block.pieces.as_slice() {
+            [piece] if self.broken.is_none() && self.part_at_once(piece, &block.data) => {
+                let stored = piece.bytes.len() as u64;
+                let (finished, failed) = (Vec::new(), Vec::new());
+                Ok(Ok(DiskDone::Block { buffer: block.data, stored, finished, failed }))
+            }
+            _ => Err(DiskRequest::Block(block)),
+        }
     }
 
-    /// Does what was asked.
-    ///
-    /// # Errors
-    /// If the disk cannot go on.
-    pub(super) fn handle(&mut self, request: DiskRequest) -> Result<DiskDone, DiskError> {
-        match request {
+    fn may_be_done_at_once(&self) -> bool {
+        let storing = self.incoming.values().filter_map(|incoming| incoming.storing.as_ref());
+        storing.take(1).any(|storing| storing.at_once != AtOnce::Never)
+    }
+
+    fn wait_for(&mut self, request: DiskRequest) -> Result<DiskDone, DiskError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let result = match request {
             DiskRequest::Folder(entry) => self.folder(&entry),
             DiskRequest::Block(block) => self.block(block),
             DiskRequest::Finish => {
                 self.folders.finish(self.options.preserve_times).map(|()| DiskDone::Finished)
             }
+        };
+        self.broken = result.as_ref().err().cloned();
+        result
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(destination: Destination, options: SinkOptions) -> Self {
+        let Destination { folder, rename, path } = destination;
+        let folders = Folders::new(folder, path);
+        let incoming = HashMap::new();
+        Self {
+            options,
+            umask: umask(),
+            folders,
+            incoming,
+            open_files: 0,
+            uses: 0,
+            rename,
+            renamed: None,
+            broken: None,
         }
     }
 
+    /// Stores a piece that fills a block amid a file, if that needs no waiting. Returns whether it did.
+    fn part_at_once(&mut self, piece: &FilePiece, data: &[u8]) -> bool {
+        let Some(incoming) = self.incoming.get_mut(&piece.file.id).filter(|incoming| incoming.awaited > 1)
+        else {
+            return false;
+        };
+        let (Some(storing), Some(bytes)) = (&mut incoming.storing, data.get(piece.bytes.clone())) else {
+            return false;
+        };
+        if piece.trailer.is_some() || !storing.write_at_once(piece.offset, bytes) {
+            return false;
+        }
+        self.uses += 1;
+        storing.last_used = self.uses;
+        incoming.awaited -= 1;
+        true
+    }
+
     /// Removes what is unfinished.
-    pub(super) fn abandon(&mut self) {
+    fn abandon(&mut self) {
         for (_, incoming) in std::mem::take(&mut self.incoming) {
             if let Some(Storing { partial, .. }) = incoming.storing {
                 self.remove(incoming.parent, &partial);
@@ -294,7 +363,9 @@ impl Writer {
         let descriptor = descriptor.map_err(|errno| self.fault(file, &folder, errno))?;
         self.open_files += 1;
         let digest = (self.options.digest == Digest::Blake3).then(|| TreeDigest::new(file.size));
-        Ok(Storing { partial, file: Some(descriptor), last_used: self.uses, digest, trailer: None })
+        let at_once =
+            if digest.is_none() || has_few_cores() { AtOnce::of(&descriptor) } else { AtOnce::Never };
+        Ok(Storing { partial, file: Some(descriptor), at_once, last_used: self.uses, digest, trailer: None })
     }
 
     fn store(&mut self, piece: &FilePiece, bytes: &[u8]) -> Result<Stored, Fault> {
