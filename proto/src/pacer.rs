@@ -7,6 +7,10 @@ use crate::units::Rate;
 /// A late wake-up may send what is owed for this long at once; more would be a burst that short queues cannot take.
 const CATCH_UP: Duration = Duration::from_millis(1);
 
+/// What may go at once when the sender has waited: being woken costs as much as sending 64 KiB (measured), and what a
+/// link carries in a millisecond fits into any queue.
+const BURST_TIME: Duration = Duration::from_millis(1);
+
 /// A batch holds what the rate carries in this time: slow links are not burst, fast ones fill 64 KiB.
 const BATCH_TIME: Duration = Duration::from_micros(500);
 
@@ -18,6 +22,7 @@ pub(crate) const MAX_BATCH_BYTES: u64 = 65_000;
 pub(crate) struct Pacer {
     rate: Rate,
     batch: u64,
+    burst: u64,
     tokens: f64,
     updated: Duration,
 }
@@ -26,7 +31,7 @@ impl Pacer {
     /// A bucket that stands still until a rate is set.
     #[must_use]
     pub(crate) const fn new(now: Duration) -> Self {
-        Self { rate: Rate::ZERO, batch: 0, tokens: 0.0, updated: now }
+        Self { rate: Rate::ZERO, batch: 0, burst: 0, tokens: 0.0, updated: now }
     }
 
     /// Sets the rate and the datagram size from now on.
@@ -34,6 +39,7 @@ impl Pacer {
         self.refill(now);
         self.rate = rate;
         self.batch = rate.bytes_in(BATCH_TIME).clamp(2 * u64::from(datagram), MAX_BATCH_BYTES);
+        self.burst = rate.bytes_in(BURST_TIME).clamp(self.batch, 2 * MAX_BATCH_BYTES);
     }
 
     /// Bytes of one batch: what the rate carries in half a millisecond, at least two datagrams.
@@ -53,16 +59,16 @@ impl Pacer {
         self.tokens -= bytes as f64;
     }
 
-    /// When a batch may go.
+    /// When it is worth while to come back: a burst may go then.
     #[must_use]
     pub(crate) fn ready_at(&self) -> Duration {
-        let missing = self.batch as f64 - self.tokens;
+        let missing = self.burst as f64 - self.tokens;
         if missing <= 0.0 { self.updated } else { self.updated + self.rate.time_for(missing.ceil() as u64) }
     }
 
     fn refill(&mut self, now: Duration) {
         let gained = self.rate.bytes_per_second() * now.saturating_sub(self.updated).as_secs_f64();
-        let depth = (self.batch + self.rate.bytes_in(CATCH_UP)) as f64;
+        let depth = (self.burst + self.rate.bytes_in(CATCH_UP)) as f64;
         self.tokens = (self.tokens + gained).min(depth);
         self.updated = self.updated.max(now);
     }

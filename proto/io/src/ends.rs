@@ -59,6 +59,7 @@ impl End for SendEnd {
         }
         while let Some((_, buffer)) = self.sender.poll_read() {
             if self.source.request(buffer.unwrap_or_default()) {
+                self.sender.on_read_without_wait();
                 // What lies in memory is fetched when it can be sent, not before.
                 break;
             }
@@ -83,6 +84,10 @@ impl End for SendEnd {
 
     fn poll_timeout(&self) -> Duration {
         self.sender.poll_timeout()
+    }
+
+    fn paced_until(&self) -> Option<Duration> {
+        self.sender.paced_until()
     }
 
     fn poll_outcome(&self) -> Option<Outcome> {
@@ -156,6 +161,10 @@ impl End for ReceiveEnd {
 
     fn poll_timeout(&self) -> Duration {
         self.receiver.poll_timeout()
+    }
+
+    fn paced_until(&self) -> Option<Duration> {
+        None
     }
 
     fn poll_outcome(&self) -> Option<Outcome> {

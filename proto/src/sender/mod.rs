@@ -172,6 +172,13 @@ impl Sender {
         }
     }
 
+    /// The last block asked for was in memory: what it took was this CPU's time, not the disk's.
+    pub fn on_read_without_wait(&mut self) {
+        if self.limiter.0 == Limiter::SenderDisk {
+            self.limiter.0 = Limiter::SenderCpu;
+        }
+    }
+
     /// There is no content beyond `blocks` blocks.
     pub fn handle_content_end(&mut self, blocks: u64) {
         self.content.handle_end(blocks);
@@ -369,6 +376,12 @@ impl Sender {
             next = next.min(self.next_replay.max(self.last_report));
         }
         next
+    }
+
+    /// When the pacer lets the next batch go, if nothing but the pacer holds the sender.
+    #[must_use]
+    pub const fn paced_until(&self) -> Option<Duration> {
+        self.paced_until
     }
 
     /// Whether all has been sent at least once, nothing waits to be repaired, and something is still under way.
