@@ -13,5 +13,6 @@ mod hostile;
 mod kill;
 mod openssh;
 mod refusals;
+mod send_errors;
 mod transfer;
 mod wan;

@@ -172,6 +172,31 @@ fn a_path_that_carries_small_packets_only_delivers() {
 }
 
 #[test]
+fn a_path_that_begins_to_swallow_large_packets_is_survived() {
+    if !require("path MTU that shrinks without a word", WAN) {
+        return;
+    }
+    let config = WanConfig { rate: Some(100_000_000), rtt: 20 * MS, mtu: 9000, ..WanConfig::default() };
+    let (wan, pair) = start(config);
+    clamp_tcp(&wan);
+    for way in WAYS {
+        make_file(&pair.from(way).join("file"), 12 * MIB, 15);
+        let client = pair.copy(way, &["file"], "arrived").args(["-l", "30m"]).in_namespace(wan.a());
+        let mut client = client.spawn();
+        client.wait_for("progress", |client| super::kill::bytes_moved(client) > 2 * MIB);
+        wan.set_path_mtu(Some(1280));
+        let outcome = client.wait();
+        wan.set_path_mtu(None);
+        outcome.assert_success();
+        assert_same(&pair.from(way).join("file"), &pair.to(way).join("arrived"));
+        let sender = if way == Way::Up { outcome.stderr.clone() } else { pair.server.log() };
+        assert!(sender.contains("swallows large datagrams"), "{way:?}: {}", outcome.story());
+        // 3.4 s at its rate; noticing costs a few round trips.
+        assert!(seconds(&outcome) < 6.0, "{way:?}: {}", outcome.done());
+    }
+}
+
+#[test]
 fn an_outage_in_the_middle_is_survived() {
     if !require("outage", WAN) {
         return;

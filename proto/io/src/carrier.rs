@@ -23,6 +23,8 @@ const TRAINS: usize = 4;
 
 /// Socket buffers asked for; the kernel caps them at `net.core.rmem_max` and `wmem_max`.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// A receive buffer below this, bytes, is worth a word: it holds 2 ms of 4 Gbit/s.
+const SMALL_BUFFER: usize = 1 << 20;
 /// A larger send buffer would only hide a queue in this host.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -96,6 +98,14 @@ impl UdpCarrier {
         // Failing to enlarge a buffer costs speed, never correctness.
         let _ = state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER);
         let _ = state.set_send_buffer_size((&socket).into(), SEND_BUFFER);
+        // The kernel reports twice the room for data, the rest being for its book-keeping (socket(7)).
+        let granted = state.recv_buffer_size((&socket).into()).unwrap_or(0) / 2;
+        if granted < SMALL_BUFFER {
+            tracing::info!(
+                bytes = granted,
+                "the kernel keeps the receive buffer small: net.core.rmem_max = {RECEIVE_BUFFER} spares fast transfers losses"
+            );
+        }
         Ok(Self {
             socket,
             state,
@@ -110,8 +120,7 @@ impl UdpCarrier {
     /// Bytes that should wait in the socket at most, arrived but not yet taken; 0 if the kernel does not tell its size.
     #[must_use]
     pub fn receive_buffer(&self) -> u64 {
-        // The kernel reports twice the room for data, the rest being for its book-keeping (socket(7)). Half of that room:
-        // filled further, what arrives has left the cache before it is opened.
+        // Half of the room for data, which is half of what the kernel reports: filled further, what arrives has left the cache before it is opened.
         self.state.recv_buffer_size((&self.socket).into()).map_or(0, |bytes| bytes as u64 / 4)
     }
 
