@@ -10,6 +10,7 @@ mod command;
 mod copies;
 mod files;
 mod fleet;
+mod floor;
 mod hall;
 mod https;
 mod loopback;

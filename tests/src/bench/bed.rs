@@ -13,8 +13,11 @@ use super::options::Pages;
 use super::peers::word;
 use super::report::Figures;
 use super::rounds::Contender;
-use super::volume::Volume;
+use super::volume::{Room, Volume};
 use crate::harness::{Server, ServerOptions, Way};
+
+/// Memory that the programs of one copy may need, beside their files.
+const PROGRAM_BYTES: u64 = 1 << 30;
 
 /// Where the two ends are.
 #[derive(Debug, Clone)]
@@ -48,7 +51,8 @@ impl Bed {
         place: Option<&Place>,
         options: ServerOptions,
     ) -> Result<Self, BenchError> {
-        let volume = Volume::mount(pages, source_bytes, copy_bytes)?;
+        let room = Room { source: source_bytes, copy: copy_bytes, programs: PROGRAM_BYTES };
+        let volume = Volume::mount(pages, room)?;
         let server = Server::start(ServerOptions {
             parent: Some(volume.path().to_owned()),
             deadline: false,

@@ -16,7 +16,7 @@ use super::options::Options;
 use super::peers::word;
 use super::report::{Figures, Spread};
 use super::usage::{PeakMemory, family, family_cpu, proportional_bytes};
-use super::volume::Volume;
+use super::volume::{Room, Volume};
 use crate::harness::{Client, Server, ServerOptions, Way, make_key};
 use crate::tree::{Also, differences, make_file};
 
@@ -76,7 +76,8 @@ impl Hall {
         let total = options.size.unwrap_or(TOTAL_BYTES);
         // Large pages are not divided among files.
         let room = total / 4 * 5;
-        let volume = Volume::mount(options.pages, room, room)?;
+        // Five hundred clients and workers take more than all files.
+        let volume = Volume::mount(options.pages, Room { source: room, copy: room, programs: u64::MAX / 2 })?;
         let at = |name: &str| volume.path().join(name);
         make_key(&at("key"));
         for folder in ["docroot", "docroot/landed"] {

@@ -4,6 +4,7 @@ use super::BenchError;
 use super::bed::Bed;
 use super::ceiling;
 use super::copies::make_source;
+use super::floor;
 use super::options::{Options, Pages};
 use super::peers::{Peer, Peers, word};
 use super::report::{Report, Series, Table};
@@ -27,6 +28,7 @@ pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     make_source("peers", peer_size, &[&here, &there])?;
 
     let mut contenders = vec![ceiling::contender(options)];
+    contenders.extend(floor::NAMES.map(|kind| floor::contender(&bed, "large", size, kind)));
     for way in WAYS {
         for (name, extra) in VARIANTS {
             contenders.push(bed.contender(name, way, "large", size, extra).reference());
@@ -35,7 +37,8 @@ pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
             contenders.push(peers.contender(peer, way, &bed.volume, "peers", peer_size));
         }
     }
-    let series = alternate(contenders, options);
+    let mut series = alternate(contenders, options);
+    floor::compute(&mut series);
 
     let mut report = Report::new("loopback");
     conditions(&mut report, options, size, peer_size);
@@ -61,6 +64,10 @@ fn conditions(report: &mut Report, options: &Options, size: u64, peer_size: u64)
         "AES-128-GCM everywhere; scp, sftp and rsync over OpenSSH, curl and nginx with TLS 1.3, HTTP/1.1 and sendfile; \
          qcp with --rx 5G --tx 5G --rtt 2",
     );
+    report.note(
+        "bound: two threads, one a side, share alike what the blast, a plain copy of the same file and the digests of both \
+         sides cost at that moment; a real sender and receiver cannot share so evenly",
+    );
     report.note("CPU is seconds for 10^9 bytes; memory is the peak of the largest process of a side");
 }
 
@@ -82,6 +89,10 @@ pub(super) fn own_table(series: &[Series]) -> Table {
     );
     let Some((ceiling, _)) = series.split_first() else { return table };
     table.row(vec![ceiling.label(), "1".to_owned(), "1".to_owned(), ceiling.cell("rate_gbit", 1)]);
+    for bound in series.iter().filter(|row| is_bound(row)) {
+        let ratio = bound.ratio_cell(ceiling, "rate_gbit");
+        table.row(vec![bound.label(), ratio.clone(), ratio, bound.cell("rate_gbit", 1)]);
+    }
     for row in series.iter().filter(|row| row.name.starts_with("haul")) {
         table.row(vec![
             row.label(),
@@ -96,6 +107,10 @@ pub(super) fn own_table(series: &[Series]) -> Table {
         ]);
     }
     table
+}
+
+fn is_bound(series: &Series) -> bool {
+    floor::NAMES.iter().any(|(name, _)| series.name == *name)
 }
 
 fn peer_table(series: &[Series]) -> Table {
@@ -116,7 +131,7 @@ fn peer_table(series: &[Series]) -> Table {
         let name = format!("{name} {}", word(way));
         series.iter().find(|series| series.name == name).cloned().unwrap_or_default()
     };
-    for row in series.iter().skip(1).filter(|row| !row.name.starts_with("haul")) {
+    for row in series.iter().skip(1).filter(|row| !row.name.starts_with("haul") && !is_bound(row)) {
         let way = if row.name.ends_with(word(Way::Up)) { Way::Up } else { Way::Down };
         let mut cells = vec![row.label()];
         cells.extend(VARIANTS.map(|(name, _)| own(name, way).ratio_cell(row, "rate_gbit")));

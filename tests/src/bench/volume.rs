@@ -5,8 +5,8 @@
 //!
 //! A virtual machine gives memory that it has freed back to its host, and touching it again costs up to six
 //! times as much as the copying. Whoever ran after a long pause would pay for that. So the volume holds a
-//! ballast as large as the largest copy; as much of it as a copy needs is freed just before each run and
-//! filled again after it.
+//! ballast of nearly all that is free; as much of it as a copy needs is freed just before each run and filled
+//! again after it.
 
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -62,27 +62,40 @@ fn prefix() -> String {
     format!("haul-bench-{}-", std::process::id())
 }
 
+/// What a volume is to hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes of the sources.
+    pub(super) source: u64,
+    /// Bytes of the copies that are there at a time.
+    pub(super) copy: u64,
+    /// Bytes that the programs themselves may need.
+    pub(super) programs: u64,
+}
+
 impl Volume {
-    /// Mounts one that can take sources of `source_bytes` and at a time one copy of `copy_bytes`.
+    /// Mounts one.
     ///
     /// # Errors
     /// When there is not so much memory.
-    pub(super) fn mount(pages: Pages, source_bytes: u64, copy_bytes: u64) -> Result<Self, BenchError> {
-        let bytes = source_bytes + copy_bytes + SPARE_BYTES;
+    pub(super) fn mount(pages: Pages, room: Room) -> Result<Self, BenchError> {
+        let least = room.source + room.copy + SPARE_BYTES;
         let available = first_number("/proc/meminfo", "MemAvailable:") * 1024;
-        if available < bytes + SPARE_BYTES {
+        if available < least + SPARE_BYTES {
             let mib = |bytes: u64| bytes >> 20;
             return Err(BenchError::Environment {
-                what: format!("keep {} MiB of files in memory", mib(bytes)),
+                what: format!("keep {} MiB of files in memory", mib(least)),
                 why: format!("{} MiB are available; free some, or choose a smaller --size", mib(available)),
             });
         }
+        let ballast_bytes = available.saturating_sub(room.source + room.programs).max(room.copy);
+        let bytes = room.source + ballast_bytes + SPARE_BYTES;
         let directory = TempDir::with_prefix(prefix()).map_err(BenchError::io("make a mount point"))?;
         let huge = if pages == Pages::Huge { "always" } else { "never" };
         let data = format!("mode=755,size={bytes},huge={huge}");
         mount(Some("haul-bench"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(data.as_str()))
             .map_err(|errno| BenchError::io(format!("mount a tmpfs with {data}"))(errno.into()))?;
-        let volume = Self { directory, ballast_bytes: copy_bytes };
+        let volume = Self { directory, ballast_bytes };
         // The mount's mode is that of its root; our own folders must bear a strict umask.
         for name in ["here", "there"] {
             let path = volume.path().join(name);

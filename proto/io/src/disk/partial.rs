@@ -7,11 +7,9 @@ use haul_proto::disk::FileEntry;
 use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwrite;
 use nix::unistd::fdatasync;
 
-use super::at_once::AtOnce;
 use super::facts::Kind;
 use super::folder::{Folder, set_mode, set_times};
 use super::write::Fault;
@@ -36,31 +34,20 @@ pub(super) fn partial_name(session: &str, file: &FileEntry) -> Vec<u8> {
 /// Makes the partial file and reserves its room, so that a full disk is known before the data flows.
 pub(super) fn create(folder: &Folder, name: &[u8], size: u64) -> nix::Result<OwnedFd> {
     let descriptor = folder.create_file(name)?;
-    if size >= LARGE_FILE
-        && let Err(errno) = reserve(&descriptor, size)
-    {
-        let _ = folder.unlink(name);
-        return Err(errno);
-    }
-    Ok(descriptor)
-}
-
-fn reserve(file: &OwnedFd, size: u64) -> nix::Result<()> {
-    if AtOnce::of(file) == AtOnce::Always {
-        // In memory it would take as long as the data itself (0.3 s for 1 GiB in pages of 4 KiB, measured), and then all
-        // waits for it.
-        let about = fstatvfs(file)?;
-        let room = about.blocks_available().saturating_mul(about.fragment_size());
-        return if about.blocks() > 0 && room < size { Err(Errno::ENOSPC) } else { Ok(()) };
-    }
-    let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, length) {
-            Err(Errno::EINTR) => {}
-            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => return Ok(()),
-            Err(errno) => return Err(errno),
+    if size >= LARGE_FILE {
+        let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+        loop {
+            match fallocate(&descriptor, FallocateFlags::empty(), 0, length) {
+                Err(Errno::EINTR) => {}
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => break,
+                Err(errno) => {
+                    let _ = folder.unlink(name);
+                    return Err(errno);
+                }
+            }
         }
     }
+    Ok(descriptor)
 }
 
 /// Writes all of `bytes` at `offset`.
