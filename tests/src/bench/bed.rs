@@ -16,9 +16,6 @@ use super::rounds::Contender;
 use super::volume::{Room, Volume};
 use crate::harness::{Server, ServerOptions, Way};
 
-/// Memory that the programs of one copy may need, beside their files.
-const PROGRAM_BYTES: u64 = 1 << 30;
-
 /// Where the two ends are.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -41,17 +38,16 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// Mounts room for sources and one copy of so many bytes, and starts `hauld`, on loopback unless a place is given.
+    /// Mounts room and starts `hauld`, on loopback unless a place is given.
     ///
     /// # Errors
     /// When there is not so much memory.
     pub(super) fn start(
         pages: Pages,
-        (source_bytes, copy_bytes): (u64, u64),
+        room: Room,
         place: Option<&Place>,
         options: ServerOptions,
     ) -> Result<Self, BenchError> {
-        let room = Room { source: source_bytes, copy: copy_bytes, programs: PROGRAM_BYTES };
         let volume = Volume::mount(pages, room)?;
         let server = Server::start(ServerOptions {
             parent: Some(volume.path().to_owned()),

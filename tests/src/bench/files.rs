@@ -9,6 +9,7 @@ use super::options::{Options, Pages};
 use super::peers::{Peer, Peers, word};
 use super::report::{Figures, Report, Series, Table};
 use super::rounds::{Contender, alternate};
+use super::volume::Room;
 use crate::harness::{ServerOptions, WAYS, Way};
 use crate::tree::make_file;
 
@@ -35,7 +36,8 @@ const COPY_BYTES: u64 = 1 << 30;
 
 /// Measures.
 pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
-    let bed = Bed::start(Pages::Small, (SOURCES_BYTES, COPY_BYTES), None, ServerOptions::default())?;
+    let bed =
+        Bed::start(Pages::Small, Room::for_trees(SOURCES_BYTES, COPY_BYTES), None, ServerOptions::default())?;
     let peers = Peers::start(&bed.volume)?;
     let (here, there, docroot) = (bed.volume.here(), bed.volume.there(), bed.server.docroot());
     make_source("single", SINGLE_BYTES, &[&here, &docroot])?;

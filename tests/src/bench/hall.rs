@@ -76,8 +76,7 @@ impl Hall {
         let total = options.size.unwrap_or(TOTAL_BYTES);
         // Large pages are not divided among files.
         let room = total / 4 * 5;
-        // Five hundred clients and workers take more than all files.
-        let volume = Volume::mount(options.pages, Room { source: room, copy: room, programs: u64::MAX / 2 })?;
+        let volume = Volume::mount(options.pages, Room::for_trees(room, room))?;
         let at = |name: &str| volume.path().join(name);
         make_key(&at("key"));
         for folder in ["docroot", "docroot/landed"] {

@@ -9,6 +9,7 @@ use super::options::{Options, Pages};
 use super::peers::{Peer, Peers, word};
 use super::report::{Report, Series, Table};
 use super::rounds::alternate;
+use super::volume::Room;
 use crate::harness::{ServerOptions, WAYS, Way};
 
 /// Long enough that a second of start-up does not hide the rate.
@@ -21,7 +22,8 @@ pub(super) const VARIANTS: [(&str, &[&str]); 2] =
 pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     let size = options.size.unwrap_or(SIZE_BYTES);
     let peer_size = options.peer_size.min(size);
-    let bed = Bed::start(options.pages, (size + peer_size, size), None, ServerOptions::default())?;
+    let bed =
+        Bed::start(options.pages, Room::for_files(size + peer_size, size), None, ServerOptions::default())?;
     let peers = Peers::start(&bed.volume)?;
     let (here, there, docroot) = (bed.volume.here(), bed.volume.there(), bed.server.docroot());
     make_source("large", size, &[&here, &docroot])?;

@@ -8,6 +8,7 @@ use super::peers::word;
 use super::report::{Figures, Report, Series, Table};
 use super::rounds::alternate;
 use super::veth_link::{Offload, VethLink};
+use super::volume::Room;
 use crate::harness::{ServerOptions, WAYS, Way};
 
 const SIZE_BYTES: u64 = 1 << 30;
@@ -18,7 +19,12 @@ const RATE_GBIT: f64 = 1.0;
 pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     let size = options.size.unwrap_or(SIZE_BYTES);
     let link = VethLink::create()?;
-    let bed = Bed::start(options.pages, (size, size), Some(&link.place()), ServerOptions::default())?;
+    let bed = Bed::start(
+        options.pages,
+        Room::for_files(size, size),
+        Some(&link.place()),
+        ServerOptions::default(),
+    )?;
     make_source("large", size, &[&bed.volume.here(), &bed.server.docroot()])?;
     let contenders = WAYS.map(|way| {
         let options = ["-l", RATE, "--policy", "fixed"];

@@ -9,6 +9,7 @@ use super::options::Options;
 use super::report::{Report, Series, Table};
 use super::rounds::{Contender, alternate};
 use super::veth_link::{Offload, VethLink};
+use super::volume::Room;
 use crate::harness::{ServerOptions, WAYS};
 
 const SIZE_BYTES: u64 = 4 << 30;
@@ -19,7 +20,12 @@ const DATAGRAMS: [usize; 2] = [1440, 1472];
 pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     let size = options.size.unwrap_or(SIZE_BYTES);
     let link = VethLink::create()?;
-    let bed = Bed::start(options.pages, (size, size), Some(&link.place()), ServerOptions::default())?;
+    let bed = Bed::start(
+        options.pages,
+        Room::for_files(size, size),
+        Some(&link.place()),
+        ServerOptions::default(),
+    )?;
     make_source("large", size, &[&bed.volume.here(), &bed.server.docroot()])?;
 
     let mut contenders = Vec::new();

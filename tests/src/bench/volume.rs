@@ -73,6 +73,18 @@ pub(super) struct Room {
     pub(super) programs: u64,
 }
 
+impl Room {
+    /// For single large files: the programs need little, and the ballast takes the rest.
+    pub(super) const fn for_files(source: u64, copy: u64) -> Self {
+        Self { source, copy, programs: 1 << 30 }
+    }
+
+    /// For what takes memory beside the bytes of files: a ballast of one copy.
+    pub(super) const fn for_trees(source: u64, copy: u64) -> Self {
+        Self { source, copy, programs: u64::MAX / 2 }
+    }
+}
+
 impl Volume {
     /// Mounts one.
     ///
