@@ -120,7 +120,8 @@ impl UdpCarrier {
     /// Bytes that should wait in the socket at most, arrived but not yet taken; 0 if the kernel does not tell its size.
     #[must_use]
     pub fn receive_buffer(&self) -> u64 {
-        // Half of the room for data, which is half of what the kernel reports: filled further, what arrives has left the cache before it is opened.
+        // Half of the room for data, which is half of what the kernel reports: filled further, what arrives has left the
+        // cache before it is opened.
         self.state.recv_buffer_size((&self.socket).into()).map_or(0, |bytes| bytes as u64 / 4)
     }
 

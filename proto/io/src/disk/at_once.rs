@@ -19,8 +19,11 @@ pub(super) enum AtOnce {
 }
 
 impl AtOnce {
-    /// Asks the file system.
-    pub(super) fn of(file: &OwnedFd) -> Self {
+    /// Asks the file system. What is also digested is left to another thread where there are cores for one.
+    pub(super) fn of(file: &OwnedFd, digested: bool) -> Self {
+        if digested && !has_few_cores() {
+            return Self::Never;
+        }
         match fstatfs(file) {
             Ok(about) if about.filesystem_type() == TMPFS_MAGIC => Self::Always,
             Ok(_) => Self::IfAsked,
@@ -63,9 +66,8 @@ impl AtOnce {
     }
 }
 
-/// Whether digests are to be computed where the bytes are at hand: with so few cores that another thread would only take
-/// the place of this one.
-pub(super) fn has_few_cores() -> bool {
+/// Whether another thread would only take the place of this one.
+fn has_few_cores() -> bool {
     std::thread::available_parallelism().map_or(true, |cores| cores.get() <= 2)
 }
 
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn files_in_memory_are_read_and_written_at_once() {
         let file = file("/dev/shm");
-        let mut at_once = AtOnce::of(&file);
+        let mut at_once = AtOnce::of(&file, false);
         assert_eq!(at_once, AtOnce::Always);
         assert!(at_once.write(&file, &[8; 1000], 99_500));
         let mut bytes = [0; 1000];

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
 
-use super::at_once::{AtOnce, has_few_cores};
+use super::at_once::AtOnce;
 use super::facts::Facts;
 use super::helper::Work;
 use super::walk::Listed;
@@ -179,9 +179,7 @@ impl OpenOn<'_> {
         if listed.extent.size > BLOCK_BYTES {
             // Only a hint.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-            if self.reading.hasher.is_none() || has_few_cores() {
-                self.reading.at_once = AtOnce::of(&file);
-            }
+            self.reading.at_once = AtOnce::of(&file, self.reading.hasher.is_some());
         }
         self.reading.open = Some(file);
         Ok(())

@@ -134,8 +134,7 @@ impl Storing {
         loop {
             match self.sink.poll()? {
                 Some(done) => return Ok(done),
-                // An error says that the thread has ended, which the next poll tells.
-                None => drop(self.woken.recv()),
+                None => self.woken.recv().unwrap(),
             }
         }
     }

@@ -31,21 +31,13 @@ impl TreeDigest {
         }
     }
 
-    /// A hasher for the block at `offset`, a multiple of the block size.
-    pub(super) fn hasher(&self, offset: u64) -> Hasher {
-        let mut hasher = Hasher::new();
-        if matches!(self, Self::Tree { .. }) {
-            hasher.set_input_offset(offset);
-        }
-        hasher
-    }
-
-    /// Takes the hasher of the block at `offset`, which has been given all of the block.
-    pub(super) fn insert(&mut self, offset: u64, hasher: &Hasher) {
+    /// Takes the block at `offset`, a multiple of the block size.
+    pub(super) fn update(&mut self, offset: u64, bytes: &[u8]) {
         match self {
-            Self::One(digest) => *digest = Some(*hasher.finalize().as_bytes()),
+            Self::One(digest) => *digest = Some(*blake3::hash(bytes).as_bytes()),
             Self::Tree { blocks, subtrees } => {
-                insert(*blocks, subtrees, offset / BLOCK_BYTES, hasher.finalize_non_root());
+                let value = Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root();
+                insert(*blocks, subtrees, offset / BLOCK_BYTES, value);
             }
         }
     }
@@ -107,12 +99,6 @@ fn fold(blocks: u64, subtrees: &BTreeMap<u64, (u32, ChainingValue)>) -> Option<[
 mod tests {
     use super::*;
 
-    fn update(digest: &mut TreeDigest, offset: u64, bytes: &[u8]) {
-        let mut hasher = digest.hasher(offset);
-        hasher.update(bytes);
-        digest.insert(offset, &hasher);
-    }
-
     const B: usize = BLOCK_BYTES as usize;
 
     #[test]
@@ -134,7 +120,7 @@ mod tests {
                 let mut digest = TreeDigest::new(size as u64);
                 for (count, &block) in blocks.iter().enumerate() {
                     assert_eq!(digest.finish(), None, "{count} blocks are not enough");
-                    update(&mut digest, (block * B) as u64, &content[block * B..size.min((block + 1) * B)]);
+                    digest.update((block * B) as u64, &content[block * B..size.min((block + 1) * B)]);
                 }
                 assert_eq!(digest.finish(), Some(*blake3::hash(content).as_bytes()), "{size} {blocks:?}");
             }
@@ -145,7 +131,7 @@ mod tests {
     fn blocks_in_order_take_memory_for_the_depth_only() {
         let mut digest = TreeDigest::new(1 << 40);
         for block in 0..1023_u64 {
-            update(&mut digest, block * BLOCK_BYTES, b"x");
+            digest.update(block * BLOCK_BYTES, b"x");
             let TreeDigest::Tree { subtrees, .. } = &digest else { panic!("one block") };
             assert!(subtrees.len() <= 10);
         }

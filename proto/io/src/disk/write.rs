@@ -13,7 +13,7 @@ use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
 
-use super::at_once::{AtOnce, has_few_cores};
+use super::at_once::AtOnce;
 use super::folder::Folder;
 use super::folders::Folders;
 use super::helper::Work;
@@ -83,6 +83,7 @@ struct Storing {
 }
 
 impl Storing {
+    /// Writes, however long it takes.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> nix::Result<()> {
         if let Some(file) = &self.file {
             partial::write_at(file, bytes, offset)?;
@@ -102,9 +103,7 @@ impl Storing {
 
     fn digest(&mut self, offset: u64, bytes: &[u8]) {
         if let Some(digest) = self.digest.as_mut().filter(|_| !bytes.is_empty()) {
-            let mut hasher = digest.hasher(offset);
-            hasher.update(bytes);
-            digest.insert(offset, &hasher);
+            digest.update(offset, bytes);
         }
     }
 }
@@ -363,8 +362,7 @@ impl Writer {
         let descriptor = descriptor.map_err(|errno| self.fault(file, &folder, errno))?;
         self.open_files += 1;
         let digest = (self.options.digest == Digest::Blake3).then(|| TreeDigest::new(file.size));
-        let at_once =
-            if digest.is_none() || has_few_cores() { AtOnce::of(&descriptor) } else { AtOnce::Never };
+        let at_once = AtOnce::of(&descriptor, digest.is_some());
         Ok(Storing { partial, file: Some(descriptor), at_once, last_used: self.uses, digest, trailer: None })
     }
 
