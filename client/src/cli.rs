@@ -10,6 +10,7 @@ use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use haul_proto::control::{Cipher, Digest, RatePolicy};
+use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
 use crate::error::ClientError;
@@ -19,11 +20,21 @@ use crate::sanitize;
 const USAGE: &str =
     "haul [options] SOURCE... [user@]host:DEST\n       haul [options] [user@]host:SOURCE... DEST";
 
+/// What stands below the options in `--help`.
+fn help_tail() -> String {
+    format!(
+        "While the data moves, on a terminal + and - change the target rate by a tenth, u lifts it; h, f and l take \
+         policy high, fair and low, x takes fixed; ? lists the keys. With --json the same comes as lines on stdin, for \
+         example {{\"set_rate\":\"200m\"}}, {{\"set_min_rate\":\"5m\"}}, {{\"set_policy\":\"low\"}}; null lifts a rate.\n\n\
+         {EXIT_STATUS_HELP}"
+    )
+}
+
 /// Copies files over long and lossy networks at the speed the network has.
 ///
 /// The login is SSH, the data goes encrypted over UDP. The options have ascp's letters.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "haul", override_usage = USAGE, after_help = EXIT_STATUS_HELP, disable_version_flag = true)]
+#[command(name = "haul", override_usage = USAGE, after_help = help_tail(), disable_version_flag = true)]
 #[command(args_override_self = true)]
 pub struct Cli {
     /// Sources, then the destination; one side is [user@]host:path
@@ -52,6 +63,10 @@ pub struct Cli {
     /// Policy fair; -QQ is policy low
     #[arg(short = 'Q', action = ArgAction::Count)]
     pub adaptive: u8,
+
+    /// DSCP of the datagrams, 0 to 63 or a name: EF, AF41, CS1; the server is asked for the same
+    #[arg(long, value_name = "DSCP", value_parser = dscp())]
+    pub dscp: Option<Dscp>,
 
     /// The destination is a folder; make it if it is missing
     #[arg(short = 'd')]
@@ -91,9 +106,15 @@ pub struct Cli {
     /// Write the log to DIR/haul.log; - writes it to the terminal
     #[arg(short = 'L', value_name = "DIR", value_parser = path())]
     pub log_directory: Option<PathBuf>,
-    /// Report as JSON on stdout, one object a line
+    /// Report as JSON on stdout, one object a line; take rate changes as JSON on stdin
     #[arg(long)]
     pub json: bool,
+    /// Write rate, delay, loss and state to FILE as CSV, ten rows a second
+    #[arg(long, value_name = "FILE", value_parser = stats_file())]
+    pub stats: Option<PathBuf>,
+    /// Draw a FILE of --stats as SVG on stdout, and do nothing else
+    #[arg(long, value_name = "FILE", value_parser = path(), exclusive = true)]
+    pub plot: Option<PathBuf>,
     /// Show the version
     #[arg(short = 'A', long)]
     pub version: bool,
@@ -142,6 +163,8 @@ pub enum Asked {
     Transfer(Box<Cli>),
     /// A text on stdout: help or version.
     Text(String),
+    /// A picture of this file of `--stats` on stdout.
+    Plot(PathBuf),
 }
 
 /// Reads the command line; the first argument is the program's name.
@@ -161,7 +184,10 @@ pub fn parse(args: &[OsString]) -> Result<Asked, ClientError> {
     if cli.version {
         return Ok(Asked::Text(version_text()));
     }
-    Ok(Asked::Transfer(Box::new(cli)))
+    Ok(match cli.plot {
+        Some(path) => Asked::Plot(path),
+        None => Asked::Transfer(Box::new(cli)),
+    })
 }
 
 /// The text of `-A`: drivers of `ascp` look for the version on line 2.
@@ -252,6 +278,10 @@ fn rate() -> impl TypedValueParser<Value = Rate> {
     StringValueParser::new().try_map(|text| Rate::parse(&text))
 }
 
+fn dscp() -> impl TypedValueParser<Value = Dscp> {
+    StringValueParser::new().try_map(|text| Dscp::parse(&text))
+}
+
 fn seconds() -> impl TypedValueParser<Value = f64> {
     StringValueParser::new().try_map(|text| match text.trim().parse::<f64>() {
         Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
@@ -267,6 +297,14 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
         } else {
             Ok(PathBuf::from(OsString::from_vec(trimmed.to_vec())))
         }
+    })
+}
+
+/// Stdout is taken: it has the summary, or with `--json` the same rows.
+fn stats_file() -> impl TypedValueParser<Value = PathBuf> {
+    path().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("expected a file; --json writes the same to stdout"),
+        false => Ok(path),
     })
 }
 
@@ -342,7 +380,10 @@ mod tests {
             (&["--polcy", "fair", "a", "h:b"], "--polcy", "--policy"),
             (&["-P", "0", "a", "h:b"], "1 to 65535", "haul --help"),
             (&["-l", "fast", "a", "h:b"], "`fast` is not a rate", "haul --help"),
+            (&["--dscp", "64", "a", "h:b"], "`64` is no DSCP", "haul --help"),
             (&["--policy", "unfair", "a", "h:b"], "fixed, high, fair, low", ""),
+            (&["--stats", "-", "a", "h:b"], "--json writes the same", "haul --help"),
+            (&["--plot", "run.csv", "run.svg"], "--plot", "haul --help"),
         ]
         .into_iter()
         .enumerate()

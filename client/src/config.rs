@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haul_proto::control::{Cipher, Digest, RatePolicy};
+use haul_proto::control::{Cipher, Digest, RatePolicy, RateTerms};
+use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
 use crate::cli::Cli;
@@ -43,6 +44,8 @@ pub struct TransferRequest {
     pub target_rate: Option<Rate>,
     /// Rate below which congestion does not push the sender; none means zero.
     pub min_rate: Option<Rate>,
+    /// DSCP of what is sent, and asked of the server.
+    pub dscp: Option<Dscp>,
     /// How the path is shared.
     pub policy: RatePolicy,
     /// The destination is a folder that is made if it is missing.
@@ -88,10 +91,20 @@ pub struct Presentation {
     pub quiet: bool,
     /// JSON objects on stdout.
     pub json: bool,
+    /// File for the statistics.
+    pub stats_file: Option<PathBuf>,
     /// How much the log tells: 0 warnings, 1 events, 2 decisions, 3 packets.
     pub verbosity: u8,
     /// Folder of `haul.log`; none logs to stderr.
     pub log_directory: Option<PathBuf>,
+}
+
+impl TransferRequest {
+    /// The rate settings wished for.
+    #[must_use]
+    pub const fn rate(&self) -> RateTerms {
+        RateTerms { policy: self.policy, target_rate: self.target_rate, min_rate: self.min_rate }
+    }
 }
 
 impl From<&Cli> for Presentation {
@@ -99,7 +112,8 @@ impl From<&Cli> for Presentation {
         let log_directory = cli.log_directory.clone().filter(|directory| directory.as_os_str() != "-");
         // Who asks for a log wants something in it.
         let verbosity = cli.verbose.max(u8::from(cli.log_directory.is_some()));
-        Self { quiet: cli.quiet, json: cli.json, verbosity, log_directory }
+        let stats_file = cli.stats.clone();
+        Self { quiet: cli.quiet, json: cli.json, stats_file, verbosity, log_directory }
     }
 }
 
@@ -131,6 +145,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
         host_keys: host_keys(&cli, &ssh, home.as_deref()),
         target_rate: cli.target_rate,
         min_rate: cli.min_rate,
+        dscp: cli.dscp,
         policy: policy(&cli)?,
         create_destination: cli.create_destination,
         preserve_times: cli.preserve_times,
@@ -279,7 +294,7 @@ mod tests {
         let args: Vec<OsString> = ["haul", "-F", "none"].iter().chain(line).map(OsString::from).collect();
         match parse(&args)? {
             Asked::Transfer(cli) => resolve(*cli),
-            Asked::Text(text) => panic!("{text}"),
+            other => panic!("{other:?}"),
         }
     }
 

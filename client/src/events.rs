@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use haul_proto::control::{Failure, PathText, Trouble};
+use haul_proto::control::{Failure, PathText, RatePolicy, RateTerms, Trouble};
 use haul_proto::stats::Snapshot;
+use haul_proto::units::Rate;
 use serde::Serialize;
 
 use crate::error::ClientError;
 use crate::progress::{Carrier, Start, Summary};
 use crate::sanitize;
+use crate::stats::Row;
 
 /// One line of `--json`.
 #[derive(Debug, Serialize)]
@@ -28,8 +30,14 @@ pub(crate) enum Event<'a> {
         lost_packets: u64,
         carrier: Carrier,
     },
+    /// What the sender knows about path and rate, ten times a second while data moves, in either direction.
+    Stats(&'a Row),
     /// Something the user should know.
     Notice { message: &'a str },
+    /// Other rate settings are in force.
+    Rate { policy: RatePolicy, target_rate_bps: Option<u64>, min_rate_bps: Option<u64> },
+    /// Something on standard input that cannot be done. The transfer goes on.
+    Error { message: &'a str },
     /// One entry that failed.
     Failure { path: &'a PathText, trouble: Trouble, message: String },
     /// The last line.
@@ -70,6 +78,15 @@ impl<'a> Event<'a> {
             rtt_ms: snapshot.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             lost_packets: snapshot.lost_packets,
             carrier,
+        }
+    }
+
+    /// Rate settings in force.
+    pub(crate) fn rate(terms: RateTerms) -> Self {
+        Self::Rate {
+            policy: terms.policy,
+            target_rate_bps: terms.target_rate.map(Rate::bps),
+            min_rate_bps: terms.min_rate.map(Rate::bps),
         }
     }
 

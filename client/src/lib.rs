@@ -18,25 +18,30 @@ mod events;
 pub mod exit_status;
 mod handler;
 pub mod human;
+pub mod input;
 mod keys;
 pub mod known_hosts;
 pub mod local;
 mod logging;
 mod login;
 mod operands;
+mod plot;
 pub mod progress;
+mod rate_change;
 pub mod sanitize;
 pub mod session;
 pub mod ssh;
 pub mod ssh_config;
 mod ssh_config_lines;
 mod ssh_dash_g;
+pub mod stats;
 pub mod target;
 
 pub use config::TransferRequest;
 pub use error::ClientError;
 pub use exit_status::ExitStatus;
 pub use progress::{Presenter, Summary};
+use stats::StatsFile;
 
 /// After a signal the session has this long to cancel and remove its partial files.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,8 +55,7 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let request = match understand(&args) {
         Ok(Understood::Request(request)) => request,
         Ok(Understood::Text(text)) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitStatus::Success.into();
+            return print(&text);
         }
         Err(error) => {
             let json = args.iter().any(|arg| arg == "--json");
@@ -64,6 +68,19 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     conclude(&mut presenter, result)
 }
 
+/// A text on stdout. A picture that was cut short by a full disk must not look like a success.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr().lock(), "haul: cannot write to stdout: {error}");
+            ExitStatus::Disk.into()
+        }
+        _ => ExitStatus::Success.into(),
+    }
+}
+
 enum Understood {
     Request(Box<TransferRequest>),
     Text(String),
@@ -72,6 +89,7 @@ enum Understood {
 fn understand(args: &[OsString]) -> Result<Understood, ClientError> {
     match cli::parse(args)? {
         cli::Asked::Text(text) => Ok(Understood::Text(text)),
+        cli::Asked::Plot(path) => plot::draw(&path).map(Understood::Text),
         cli::Asked::Transfer(cli) => {
             config::resolve(*cli).map(|request| Understood::Request(Box::new(request)))
         }
@@ -81,6 +99,9 @@ fn understand(args: &[OsString]) -> Result<Understood, ClientError> {
 /// Runs one transfer on a runtime of its own.
 fn run(request: &TransferRequest, presenter: &mut Presenter) -> Result<Summary, ClientError> {
     logging::start(&request.presentation)?;
+    if let Some(path) = &request.presentation.stats_file {
+        presenter.write_stats(StatsFile::create(path)?);
+    }
     for remark in &request.remarks {
         tracing::info!(remark);
     }
@@ -104,7 +125,8 @@ async fn run_until_interrupted(
         connection = ssh::connect(request, presenter) => connection?,
         () = signals.next() => return Err(ClientError::Interrupted),
     };
-    let transfer = session::transfer(request, connection, presenter, interrupted);
+    let input = input::Input::open(&request.presentation);
+    let transfer = session::transfer(request, connection, presenter, interrupted, input);
     tokio::pin!(transfer);
     tokio::select! {
         result = &mut transfer => return result,

@@ -4,8 +4,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use haul_proto::control::{Direction, Failure};
-use haul_proto::stats::{Limits, Snapshot};
+use haul_io::News;
+use haul_proto::control::{Direction, Failure, RateTerms};
+use haul_proto::stats::{Limits, Sample, Snapshot};
 use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -14,10 +15,14 @@ use crate::config::Presentation;
 use crate::error::ClientError;
 use crate::events::{Done, Event};
 use crate::exit_status::{ExitStatus, trouble_status};
+use crate::stats::{Recorder, StatsFile};
 use crate::{human, sanitize};
 
 /// Often enough for the eye, seldom enough for logs.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The progress line tells of the keys for so long.
+const HINT_TIME: Duration = Duration::from_secs(10);
 
 /// A line of the server's words longer than this is cut.
 const MAX_SERVER_LINE_BYTES: usize = 4096;
@@ -136,6 +141,12 @@ pub struct Presenter {
     last_shown: Option<Instant>,
     last: Option<Snapshot>,
     server_line: Vec<u8>,
+    recorder: Recorder,
+    stats_file: Option<StatsFile>,
+    /// The target rate in force.
+    target: Option<Rate>,
+    /// There are keys to tell of.
+    keys: bool,
 }
 
 impl Presenter {
@@ -152,7 +163,16 @@ impl Presenter {
             last_shown: None,
             last: None,
             server_line: Vec::new(),
+            recorder: Recorder::default(),
+            stats_file: None,
+            target: None,
+            keys: false,
         }
+    }
+
+    /// Writes statistics to a file too.
+    pub(crate) fn write_stats(&mut self, file: StatsFile) {
+        self.stats_file = Some(file);
     }
 
     /// The server has agreed; data begins to move.
@@ -172,6 +192,27 @@ impl Presenter {
         self.carrier = Some(carrier);
     }
 
+    /// What the data plane tells.
+    pub fn news(&mut self, news: &News) {
+        match news {
+            News::Progress(snapshot) => self.progress(snapshot),
+            News::Sample(sample) => self.sample(sample),
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let Some(row) = self.recorder.row(sample) else { return };
+        if self.json {
+            Event::Stats(&row).print();
+        }
+        let Some(file) = &mut self.stats_file else { return };
+        if let Err(error) = file.write(&row) {
+            let path = sanitize::path(file.path());
+            self.stats_file = None;
+            self.notice(&format!("the statistics end here: cannot write {path}: {error}"));
+        }
+    }
+
     /// How far the transfer is. May be called as often as one likes: it shows four a second.
     pub fn progress(&mut self, snapshot: &Snapshot) {
         self.last = Some(*snapshot);
@@ -184,7 +225,42 @@ impl Presenter {
             Event::progress(snapshot, carrier).print();
         }
         if let Some(bar) = &self.bar {
-            draw(bar, snapshot, carrier);
+            let mut words = message(snapshot, carrier);
+            if let Some(target) = self.target {
+                words.push_str(&format!(", target {}", human::rate(target)));
+            }
+            if self.keys && self.begun.elapsed() < HINT_TIME {
+                words.push_str(" (? for keys)");
+            }
+            draw(bar, snapshot, words);
+        }
+    }
+
+    /// The rate at present.
+    pub(crate) fn actual_rate(&self) -> Rate {
+        self.last.map_or(Rate::ZERO, |snapshot| snapshot.rate)
+    }
+
+    /// The rate settings at the start, and whether there are keys to change them.
+    pub fn set_rate(&mut self, terms: RateTerms, keys: bool) {
+        (self.target, self.keys) = (terms.target_rate, keys);
+    }
+
+    /// Other rate settings are in force.
+    pub fn rate(&mut self, terms: RateTerms) {
+        tracing::debug!(?terms, "rate settings");
+        self.target = terms.target_rate;
+        if self.json {
+            Event::rate(terms).print();
+        }
+    }
+
+    /// What the user said cannot be done. The text has to be sanitised already.
+    pub fn problem(&mut self, message: &str) {
+        if self.json {
+            Event::Error { message }.print();
+        } else {
+            self.to_stderr(&format!("haul: {message}"));
         }
     }
 
@@ -278,7 +354,7 @@ fn limiters(limits: &Limits) -> String {
     if words.is_empty() { String::new() } else { format!(", limited by {}", words.join(", ")) }
 }
 
-fn draw(bar: &ProgressBar, snapshot: &Snapshot, carrier: Carrier) {
+fn draw(bar: &ProgressBar, snapshot: &Snapshot, words: String) {
     let total = snapshot.bytes_total.filter(|&total| total > 0);
     // The template is ours and sound; a default look is better than no bar.
     let template = if total.is_some() { "{percent:>3} % {bar:24} {msg}" } else { "{spinner} {msg}" };
@@ -289,7 +365,7 @@ fn draw(bar: &ProgressBar, snapshot: &Snapshot, carrier: Carrier) {
         bar.set_length(total);
         bar.set_position(snapshot.bytes_done.min(total));
     }
-    bar.set_message(message(snapshot, carrier));
+    bar.set_message(words);
 }
 
 /// As "512 MiB of 1.00 GiB, 698 Mbit/s, 6 s left, udp, 1.0 % lost".

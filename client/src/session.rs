@@ -9,18 +9,16 @@ use std::time::Instant;
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{Docroot, Sink, SinkOptions, Source, SourceOptions, resolve_destination};
 use haul_io::drive::{Clock, Drive, End};
-use haul_io::{Command, DriveError, Ending, ReceiveEnd, SendEnd, Waker};
+use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
-    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, Outcome, PathText, SecretHalf,
-    ServerMessage, Trouble, encode_line, negotiation,
+    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, Outcome, PathText, RateGrant, RateTerms,
+    Refusal, SecretHalf, ServerMessage, Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
-use haul_proto::rate::RateConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
-use haul_proto::stats::Snapshot;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,7 +26,9 @@ use tokio::time::{Duration, timeout};
 
 use crate::config::{Route, TransferRequest};
 use crate::error::{self, ClientError};
+use crate::input::{Input, Said};
 use crate::progress::{Carrier, Presenter, Start, Summary};
+use crate::rate_change;
 use crate::ssh::{ChannelEvent, Connection};
 
 /// The program as it introduces itself.
@@ -36,6 +36,9 @@ const PROGRAM: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
 
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// News that may wait to be shown, some three seconds' worth; what does not fit is dropped.
+const NEWS_WAITING: usize = 64;
 
 /// Runs the transfer to its end.
 ///
@@ -46,9 +49,10 @@ pub async fn transfer(
     connection: Connection,
     presenter: &mut Presenter,
     interrupted: watch::Receiver<bool>,
+    input: Option<Input>,
 ) -> Result<Summary, ClientError> {
-    let mut conversation =
-        Conversation { connection, decoder: LineDecoder::default(), last_words: Vec::new() };
+    let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
+    let mut conversation = Conversation { connection, decoder, last_words, input, wish, granted: wish };
     let result = conversation.run(request, presenter, interrupted).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -60,6 +64,11 @@ struct Conversation {
     decoder: LineDecoder,
     /// What the server wrote for the user most recently, for an error that has nothing better to say.
     last_words: Vec<u8>,
+    /// What the user says meanwhile; none if nobody does.
+    input: Option<Input>,
+    /// The rate settings the user wants, and what is in force.
+    wish: RateTerms,
+    granted: RateTerms,
 }
 
 impl Conversation {
@@ -80,6 +89,7 @@ impl Conversation {
         for change in &agreement.changes {
             presenter.notice(&crate::sanitize::text(change));
         }
+        self.granted = agreement.rate();
         let address = self.data_address(&agreement)?;
         presenter.start(&Start {
             session: agreement.session.clone(),
@@ -89,6 +99,7 @@ impl Conversation {
             address: address.to_string(),
             carrier: Carrier::Udp,
         });
+        presenter.set_rate(self.granted, self.input.is_some());
         let begun = Instant::now();
         let running = Running::start(request, &agreement, &half, address)?;
         let (ending, sent) = self.accompany(running, presenter, interrupted).await?;
@@ -152,7 +163,7 @@ impl Conversation {
             ServerMessage::Agreement(agreement) => Ok(*agreement),
             ServerMessage::Refusal(refusal) => Err(refusal.into()),
             ServerMessage::Cancel(cancel) => Err(cancel.into()),
-            ServerMessage::Outcome(_) => {
+            ServerMessage::Outcome(_) | ServerMessage::Rate(_) => {
                 Err(ClientError::trouble(Trouble::Protocol, "the server ended a transfer that had not begun"))
             }
         }
@@ -180,12 +191,16 @@ impl Conversation {
         presenter: &mut Presenter,
         mut interrupted: watch::Receiver<bool>,
     ) -> Result<(Ending, Option<Outcome>), ClientError> {
+        let mut input = self.input.take();
         let mut last_word = None;
         let mut listening = true;
         let mut stopping = false;
         loop {
             tokio::select! {
                 result = &mut running.thread => {
+                    while let Ok(news) = running.news.try_recv() {
+                        presenter.news(&news);
+                    }
                     let result = result.map_err(|error| ClientError::Internal { message: error.to_string() })?;
                     if let (Err(DriveError::PeerGone), Some(lost)) = (&result, running.lost.take()) {
                         return Err(lost);
@@ -193,35 +208,78 @@ impl Conversation {
                     return self.conclude(result, last_word, running.peer, presenter).await;
                 }
                 message = self.hear(presenter), if listening => {
-                    listening = false;
-                    match message {
-                        Ok(ServerMessage::Outcome(outcome)) => {
-                            last_word = Some(outcome.clone());
-                            running.tell(Command::PeerOutcome(outcome));
-                        }
-                        Ok(ServerMessage::Cancel(cancel)) => running.tell(Command::PeerCancelled(cancel)),
-                        Ok(ServerMessage::Refusal(refusal)) => running.tell(Command::PeerCancelled(Cancel {
-                            trouble: refusal.trouble,
-                            message: refusal.message,
-                        })),
-                        Ok(ServerMessage::Agreement(_)) => listening = true,
-                        Err(error) => {
-                            running.lost = Some(error);
-                            running.tell(Command::PeerGone);
-                        }
-                    }
+                    listening = self.take_message(message, &mut running, &mut last_word, presenter);
                 }
-                changed = running.snapshots.changed() => {
-                    if changed.is_ok() {
-                        let snapshot = *running.snapshots.borrow_and_update();
-                        presenter.progress(&snapshot);
-                    }
-                }
+                Some(news) = running.news.recv() => presenter.news(&news),
+                said = next_said(&mut input), if listening => match said {
+                    Some(said) => self.act(said, presenter).await,
+                    None => input = None,
+                },
                 _ = interrupted.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     running.tell(Command::Interrupt);
                 }
             }
+        }
+    }
+
+    /// What the server says while the data moves; `false` if it is the last that is listened to.
+    fn take_message(
+        &mut self,
+        message: Result<ServerMessage, ClientError>,
+        running: &mut Running,
+        last_word: &mut Option<Outcome>,
+        presenter: &mut Presenter,
+    ) -> bool {
+        match message {
+            Ok(ServerMessage::Agreement(_)) => return true,
+            Ok(ServerMessage::Rate(grant)) => {
+                self.take_grant(&grant, running, presenter);
+                return true;
+            }
+            Ok(ServerMessage::Outcome(outcome)) => {
+                *last_word = Some(outcome.clone());
+                running.tell(Command::PeerOutcome(outcome));
+            }
+            Ok(ServerMessage::Cancel(cancel)) => running.tell(Command::PeerCancelled(cancel)),
+            Ok(ServerMessage::Refusal(Refusal { trouble, message, .. })) => {
+                running.tell(Command::PeerCancelled(Cancel { trouble, message }));
+            }
+            Err(error) => {
+                running.lost = Some(error);
+                running.tell(Command::PeerGone);
+            }
+        }
+        false
+    }
+
+    /// Other rate settings are in force.
+    fn take_grant(&mut self, grant: &RateGrant, running: &Running, presenter: &mut Presenter) {
+        self.granted = grant.held_to(self.wish);
+        // Whichever end sends: a receiving one has nothing to do with it.
+        running.tell(Command::SetRate(self.granted.into()));
+        for change in &grant.changes {
+            presenter.notice(&crate::sanitize::text(change));
+        }
+        presenter.rate(self.granted);
+    }
+
+    /// Does what the user said: the server decides about rates, also about those of this end.
+    async fn act(&mut self, said: Said, presenter: &mut Presenter) {
+        let change = match said {
+            Said::Change(change) => change,
+            Said::Help => return presenter.notice(rate_change::KEYS),
+            Said::Wrong(reason) => return presenter.problem(&crate::sanitize::text(&reason)),
+        };
+        match change.apply(self.wish, self.granted, presenter.actual_rate()) {
+            Ok(wish) => {
+                self.wish = wish;
+                if let Err(error) = self.say(&ClientMessage::SetRate(wish)).await {
+                    // Listening finds the same and ends the transfer.
+                    tracing::debug!(%error, "a rate change was not sent");
+                }
+            }
+            Err(reason) => presenter.problem(&reason),
         }
     }
 
@@ -238,11 +296,17 @@ impl Conversation {
             Ok(ending) => {
                 self.say(&ClientMessage::Outcome(ending.outcome.clone())).await?;
                 // All is stored here. A server that says nothing more takes nothing away from that.
-                let word = timeout(LAST_WORD_TIMEOUT, self.hear(presenter)).await;
-                let sent = match word {
-                    Ok(Ok(ServerMessage::Outcome(outcome))) => Some(outcome),
-                    _ => None,
+                let last_word = async {
+                    loop {
+                        match self.hear(presenter).await {
+                            Ok(ServerMessage::Outcome(outcome)) => return Some(outcome),
+                            // Said before the server heard that it is over.
+                            Ok(ServerMessage::Rate(_)) => {}
+                            _ => return None,
+                        }
+                    }
                 };
+                let sent = timeout(LAST_WORD_TIMEOUT, last_word).await.unwrap_or_default();
                 Ok((ending, sent))
             }
             Err(DriveError::PeerGone) => Err(self.ended()),
@@ -254,6 +318,14 @@ impl Conversation {
                 Err(client_error(error, peer))
             }
         }
+    }
+}
+
+/// What the user says next; for ever silent without an input.
+async fn next_said(input: &mut Option<Input>) -> Option<Said> {
+    match input {
+        Some(input) => input.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -273,7 +345,7 @@ struct Running {
     thread: JoinHandle<Result<Ending, DriveError>>,
     commands: mpsc::Sender<Command>,
     waker: Waker,
-    snapshots: watch::Receiver<Snapshot>,
+    news: tokio::sync::mpsc::Receiver<News>,
     peer: SocketAddr,
     lost: Option<ClientError>,
 }
@@ -289,19 +361,20 @@ impl Running {
             ClientError::trouble(Trouble::UdpPort, format!("cannot open a UDP socket to {peer}: {error}"))
         };
         let waker = Waker::new().map_err(cannot)?;
-        let carrier = UdpCarrier::connect(peer).map_err(cannot)?;
+        let mut carrier = UdpCarrier::connect(peer).map_err(cannot)?;
+        carrier.set_dscp(request.dscp.unwrap_or_default());
         let (commands, inbox) = mpsc::channel();
-        let (tell, snapshots) = watch::channel(Snapshot::default());
+        let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
         let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
         let drive =
             Drive { carrier, commands: inbox, waker: waker.clone(), udp_timeout: request.udp_timeout };
         let thread = tokio::task::spawn_blocking(move || {
-            drive.run(clock, end.as_mut(), &mut |snapshot| {
-                tell.send_replace(*snapshot);
+            drive.run(clock, end.as_mut(), &mut |news| {
+                let _ = tell.try_send(news);
             })
         });
-        Ok(Self { thread, commands, waker, snapshots, peer, lost: None })
+        Ok(Self { thread, commands, waker, news, peer, lost: None })
     }
 
     fn tell(&self, command: Command) {
@@ -336,11 +409,7 @@ fn make_end(
             let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
             let source = Source::start(system, paths, SourceOptions { digest: agreement.digest }, wake)
                 .map_err(disk_error)?;
-            let rate = RateConfig {
-                policy: agreement.policy,
-                target: agreement.target_rate,
-                minimum: agreement.min_rate,
-            };
+            let rate = agreement.rate().into();
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &SenderConfig { link, rate }), source)))
         }
         Route::Download { sources, destination } => {
@@ -417,6 +486,7 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
         ciphers: request.ciphers.clone(),
         digest: request.digest,
         udp_port: request.udp_port,
+        dscp: request.dscp,
         secret,
     }
 }

@@ -501,3 +501,17 @@ fn setting_up_takes_no_more_turns_than_ssh_needs() {
     // Version; key exchange (2); service; probe; signature; channel; subsystem; goodbye.
     assert!(turns <= 9, "{turns} turns");
 }
+
+#[test]
+fn statistics_never_replace_a_source_and_pictures_need_statistics() {
+    let place = Place::new();
+    let port = free_port().to_string();
+    place
+        .haul(&["--stats", "file", "-P", &port, "file", "127.0.0.1:"])
+        .expect(5, &["no statistics of haul: file", "name a new file after --stats"]);
+    assert_eq!(std::fs::read(place.at("file")).unwrap(), b"content");
+    place.haul(&["--stats", "-", "file", "h:"]).expect(2, &["--json writes the same"]);
+    place.haul(&["--plot", "file"]).expect(2, &["file:", "haul --stats"]);
+    place.haul(&["--plot", "no.csv"]).expect(5, &["no such file or folder: no.csv"]);
+    place.haul(&["--plot", "file", "h:"]).expect(2, &["--plot"]);
+}

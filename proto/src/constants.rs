@@ -76,7 +76,7 @@ pub const REPORT_INTERVAL_MAX: Duration = Duration::from_millis(25);
 /// Report interval before the RTT is known.
 pub const REPORT_INTERVAL_UNKNOWN: Duration = Duration::from_millis(5);
 /// A report goes at once after this many packets.
-pub const REPORT_PACKETS: u64 = 1024;
+pub const REPORT_PACKETS: u64 = 320;
 /// A report waits for this many packets, but no longer than [`REPORT_PATIENCE`] intervals: so reports stay below half a
 /// percent of the forward bytes at any rate.
 pub const REPORT_PACKETS_MIN: u64 = 48;
@@ -99,9 +99,12 @@ pub const REPORT_HISTORY: usize = 4;
 /// Datagrams that one report may take.
 pub const REPORT_DATAGRAMS: usize = 16;
 
-/// The sender tells its RTT and asks for a sign of life this often.
+/// The sender tells its RTT and its statistics and asks for a sign of life this often.
 pub const PING_INTERVAL: Duration = Duration::from_millis(100);
-/// As above while the other side has not answered at all.
+/// Statistics that come sooner after the last ones are passed over: they are written down, and nobody should be able to
+/// fill the receiver's disk with them.
+pub const STATS_INTERVAL_MIN: Duration = Duration::from_millis(25);
+/// As [`PING_INTERVAL`] while the other side has not answered at all.
 pub const HELLO_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Time without any authenticated datagram after which a session that has worked is given up.

@@ -18,6 +18,7 @@ pub mod constants;
 pub mod control;
 pub mod crypto;
 pub mod disk;
+pub mod dscp;
 mod error;
 pub mod layout;
 pub mod link;

@@ -23,6 +23,7 @@ pub(crate) struct Pacer {
     rate: Rate,
     batch: u64,
     burst: u64,
+    catch_up: Duration,
     tokens: f64,
     updated: Duration,
 }
@@ -31,15 +32,17 @@ impl Pacer {
     /// A bucket that stands still until a rate is set.
     #[must_use]
     pub(crate) const fn new(now: Duration) -> Self {
-        Self { rate: Rate::ZERO, batch: 0, burst: 0, tokens: 0.0, updated: now }
+        Self { rate: Rate::ZERO, batch: 0, burst: 0, catch_up: CATCH_UP, tokens: 0.0, updated: now }
     }
 
-    /// Sets the rate and the datagram size from now on.
-    pub(crate) fn set_rate(&mut self, now: Duration, rate: Rate, datagram: u16) {
+    /// Sets the rate and the datagram size from now on. Where queues are short, bursts are that `share` of what they
+    /// may be elsewhere.
+    pub(crate) fn set_rate(&mut self, now: Duration, rate: Rate, datagram: u16, share: f64) {
         self.refill(now);
         self.rate = rate;
-        self.batch = rate.bytes_in(BATCH_TIME).clamp(2 * u64::from(datagram), MAX_BATCH_BYTES);
-        self.burst = rate.bytes_in(BURST_TIME).clamp(self.batch, 2 * MAX_BATCH_BYTES);
+        self.batch = rate.bytes_in(BATCH_TIME.mul_f64(share)).clamp(2 * u64::from(datagram), MAX_BATCH_BYTES);
+        self.burst = rate.bytes_in(BURST_TIME.mul_f64(share)).clamp(self.batch, 2 * MAX_BATCH_BYTES);
+        self.catch_up = CATCH_UP.mul_f64(share);
     }
 
     /// Bytes of one batch: what the rate carries in half a millisecond, at least two datagrams.
@@ -68,7 +71,7 @@ impl Pacer {
 
     fn refill(&mut self, now: Duration) {
         let gained = self.rate.bytes_per_second() * now.saturating_sub(self.updated).as_secs_f64();
-        let depth = (self.burst + self.rate.bytes_in(CATCH_UP)) as f64;
+        let depth = (self.burst + self.rate.bytes_in(self.catch_up)) as f64;
         self.tokens = (self.tokens + gained).min(depth);
         self.updated = self.updated.max(now);
     }
@@ -81,7 +84,7 @@ mod tests {
     /// Sends batches when allowed, waking `late` after each deadline; the rate that comes out.
     fn run(rate: Rate, late: Duration, datagram: u16) -> f64 {
         let mut pacer = Pacer::new(Duration::ZERO);
-        pacer.set_rate(Duration::ZERO, rate, datagram);
+        pacer.set_rate(Duration::ZERO, rate, datagram, 1.0);
         let (mut now, mut sent) = (Duration::ZERO, 0u64);
         while now < Duration::from_secs(if rate.bps() < 1_000_000 { 300 } else { 5 }) {
             let batch = pacer.batch_bytes();

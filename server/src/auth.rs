@@ -97,6 +97,7 @@ mod tests {
 
     use super::*;
     use crate::policy::Permissions;
+    use crate::shares::caps::SharedCaps;
 
     fn user(keys: &Path) -> UserEntry {
         UserEntry {
@@ -104,7 +105,8 @@ mod tests {
             docroot: "/".into(),
             authorized_keys: keys.to_owned(),
             permissions: Permissions::ALL,
-            max_rate: None,
+            caps: SharedCaps::default(),
+            max_session_rate: None,
             account: None,
         }
     }

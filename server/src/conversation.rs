@@ -16,15 +16,14 @@ use haul_io::disk::{
     DiskError, Docroot, Sink, SinkOptions, Source, SourceOptions, check_sources, resolve_destination,
 };
 use haul_io::drive::{Clock, Drive, End};
-use haul_io::{Command, DriveError, Ending, ReceiveEnd, SendEnd, Waker};
-use haul_proto::control::negotiation::{self, Grant, Terms, agree, choose};
+use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
+use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choose};
 use haul_proto::control::{
-    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, OfferedVersions, Outcome, Refusal,
-    SecretHalf, ServerMessage, Trouble, UdpEndpoint, encode_line, read_line,
+    Agreement, Cancel, Ceiling, ClientMessage, Direction, LineDecoder, Offer, OfferedVersions, Outcome,
+    Refusal, SecretHalf, ServerMessage, Trouble, UdpEndpoint, encode_line, read_line,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
-use haul_proto::rate::RateConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,6 +33,9 @@ use tracing::{info, warn};
 
 use crate::error::ServerError;
 use crate::policy::SessionPolicy;
+use crate::shares::lease::{Lease, LeaseError};
+use crate::shares::terms::{Heard, Keeper, Terms, WAITING};
+use crate::speaker::Speaker;
 
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("hauld ", env!("CARGO_PKG_VERSION"));
@@ -45,28 +47,26 @@ const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
 const UDP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Holds the conversation to its end.
-pub(crate) fn hold(policy: &SessionPolicy, mut input: File, mut output: File) -> ExitCode {
+pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease: Option<Lease>) -> ExitCode {
+    let speaker = Speaker::new(output);
     let mut decoder = LineDecoder::default();
     let message = match first_message(&mut input, &mut decoder) {
         Ok(Some(message)) => message,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(refusal) => return refuse(&mut output, refusal),
+        Err(refusal) => return refuse(&speaker, refusal),
     };
     let ClientMessage::Offer(offer) = message else {
-        return refuse(
-            &mut output,
-            refusal(Trouble::Protocol, "the conversation must begin with an offer", ""),
-        );
+        return refuse(&speaker, refusal(Trouble::Protocol, "the conversation must begin with an offer", ""));
     };
-    match prepare(policy, &offer) {
-        Ok(prepared) => prepared.run(&mut output, input, decoder),
-        Err(refusal) => refuse(&mut output, refusal),
+    match prepare(policy, &offer, lease) {
+        Ok(prepared) => prepared.run(speaker, input, decoder),
+        Err(refusal) => refuse(&speaker, refusal),
     }
 }
 
-fn refuse(output: &mut File, refusal: Refusal) -> ExitCode {
+fn refuse(speaker: &Speaker, refusal: Refusal) -> ExitCode {
     warn!(trouble = ?refusal.trouble, message = ?refusal.message, "refused");
-    say(output, &ServerMessage::Refusal(refusal));
+    speaker.say(&ServerMessage::Refusal(refusal));
     ExitCode::FAILURE
 }
 
@@ -75,11 +75,6 @@ pub(crate) fn refuse_start(error: &ServerError) {
     let remedy = error.remedy().unwrap_or_default();
     let refusal = refusal(Trouble::PermissionDenied, error.lines().join("; "), remedy);
     let _ = std::io::stdout().write_all(&encode_line(&ServerMessage::Refusal(refusal)));
-}
-
-fn say(output: &mut File, message: &ServerMessage) {
-    // A client that is gone hears nothing, and the end of its input tells us so elsewhere.
-    let _ = output.write_all(&encode_line(message));
 }
 
 fn refusal(trouble: Trouble, message: impl Into<String>, remedy: impl Into<String>) -> Refusal {
@@ -117,6 +112,8 @@ struct Prepared {
     secret: SessionSecret,
     carrier: UdpCarrier,
     disk: Disk,
+    terms: Terms,
+    lease: Option<Lease>,
     /// Where SSH came from: an address that needs no further proof.
     proven: Option<IpAddr>,
     challenge_key: SecretHalf,
@@ -130,19 +127,29 @@ enum Disk {
 }
 
 /// Checks the offer against the policy and opens what the transfer needs.
-fn prepare(policy: &SessionPolicy, offer: &Offer) -> Result<Prepared, Refusal> {
-    let terms = choose(offer)?;
+fn prepare(policy: &SessionPolicy, offer: &Offer, lease: Option<Lease>) -> Result<Prepared, Refusal> {
+    let chosen = choose(offer)?;
     let docroot = open_docroot(&policy.docroot)?;
     let disk = match offer.direction {
         Direction::Upload => prepare_upload(policy, offer, &docroot)?,
         Direction::Download => prepare_download(policy, offer, docroot)?,
     };
-    let carrier = open_carrier(policy, offer)?;
+    let mut carrier = open_carrier(policy, offer)?;
     let port = carrier.port().map_err(|error| refusal(Trouble::UdpPort, error.to_string(), ""))?;
-    let (agreement, secret) = make_agreement(policy, offer, terms, port)?;
+    let mut terms = Terms::new(offer.direction, offer.rate(), policy.max_session_rate);
+    if let Some(lease) = &lease {
+        terms.begin(lease).map_err(no_share)?;
+    }
+    let (agreement, secret) = make_agreement(policy, offer, chosen, terms.ceiling(), port)?;
+    carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
-    Ok(Prepared { agreement, secret, carrier, disk, proven, challenge_key })
+    Ok(Prepared { agreement, secret, carrier, disk, terms, lease, proven, challenge_key })
+}
+
+fn no_share(error: LeaseError) -> Refusal {
+    warn!(%error, "no share of the rate");
+    refusal(Trouble::Limit, "the server cannot tell what rate this transfer may use", "try again later")
 }
 
 fn open_docroot(path: &Path) -> Result<Docroot, Refusal> {
@@ -225,7 +232,8 @@ fn random<const N: usize>() -> Result<[u8; N], Refusal> {
 fn make_agreement(
     policy: &SessionPolicy,
     offer: &Offer,
-    terms: Terms,
+    chosen: Chosen,
+    ceiling: Option<Ceiling>,
     port: u16,
 ) -> Result<(Agreement, SessionSecret), Refusal> {
     let half = SecretHalf::new(random()?);
@@ -236,26 +244,23 @@ fn make_agreement(
         connection_id: id.iter().fold(0, |id, &byte| id << 8 | u64::from(byte)),
         secret: half.clone(),
         udp: UdpEndpoint { port, addresses: Vec::new() },
-        max_rate: policy.max_rate,
+        ceiling,
+        dscp: policy.dscp,
     };
-    let agreement = agree(offer, terms, grant);
+    let agreement = agree(offer, chosen, grant);
     let secret = SessionSecret::new(agreement.cipher, &agreement.session, &offer.secret, &half);
     Ok((agreement, secret))
 }
 
 impl Prepared {
-    fn run(self, output: &mut File, input: File, decoder: LineDecoder) -> ExitCode {
+    fn run(self, speaker: Speaker, input: File, decoder: LineDecoder) -> ExitCode {
         let signals = block_stop_signals();
         let waker = match Waker::new() {
             Ok(waker) => waker,
-            Err(error) => return refuse(output, refusal(Trouble::Internal, error.to_string(), "")),
+            Err(error) => return refuse(&speaker, refusal(Trouble::Internal, error.to_string(), "")),
         };
         let clock = Clock::default();
-        let rate = RateConfig {
-            policy: self.agreement.policy,
-            target: self.agreement.target_rate,
-            minimum: self.agreement.min_rate,
-        };
+        let rate = self.agreement.rate().into();
         let link = LinkConfig {
             seat: Seat::Server,
             connection_id: self.agreement.connection_id,
@@ -264,20 +269,31 @@ impl Prepared {
             proven: self.proven,
             challenge_key: self.challenge_key,
         };
-        let commands = listen(input, decoder, signals, waker.clone());
+        let (tell, commands) = mpsc::channel();
+        let (heard, inbox) = mpsc::sync_channel(WAITING);
+        listen(
+            input,
+            decoder,
+            signals,
+            Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone() },
+        );
         info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, "agreed");
-        say(output, &ServerMessage::Agreement(Box::new(self.agreement)));
+        speaker.say(&ServerMessage::Agreement(Box::new(self.agreement)));
+        let (terms, lease) = (self.terms, self.lease);
+        Keeper { terms, lease, speaker: speaker.clone(), commands: tell, waker: waker.clone() }
+            .start(&heard, inbox);
         let drive = Drive { carrier: self.carrier, commands, waker: waker.clone(), udp_timeout: UDP_TIMEOUT };
         let wake = move || waker.wake();
         let result = match self.disk {
             Disk::Read(docroot, paths, options) => {
-                send(drive, clock, &SenderConfig { link, rate }, Source::start(docroot, paths, options, wake))
+                let source = Source::start(docroot, paths, options, wake);
+                send(drive, clock, &SenderConfig { link, rate }, source, &heard)
             }
             Disk::Write(destination, options) => {
-                receive(drive, clock, link, Sink::start(destination, options, wake))
+                receive(drive, clock, link, Sink::start(destination, options, wake), &heard)
             }
         };
-        conclude(output, result)
+        conclude(&speaker, result)
     }
 }
 
@@ -286,9 +302,10 @@ fn send(
     clock: Clock,
     config: &SenderConfig,
     source: Result<Source, DiskError>,
+    heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
     let mut end = SendEnd::new(Sender::new(clock.now(), config), source?);
-    let outcome = drive_to_end(drive, clock, &mut end)?;
+    let outcome = drive_to_end(drive, clock, &mut end, heard)?;
     Ok(Outcome { sent: Some(end.counters()), ..outcome })
 }
 
@@ -297,31 +314,43 @@ fn receive(
     clock: Clock,
     link: LinkConfig,
     sink: Result<Sink, DiskError>,
+    heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
     let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer() };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
-    drive_to_end(drive, clock, &mut end)
+    drive_to_end(drive, clock, &mut end, heard)
 }
 
-fn drive_to_end(drive: Drive, clock: Clock, end: &mut dyn End) -> Result<Outcome, DriveError> {
-    drive.run(clock, end, &mut |_| {}).map(|Ending { outcome, snapshot }| {
+fn drive_to_end(
+    drive: Drive,
+    clock: Clock,
+    end: &mut dyn End,
+    heard: &mpsc::SyncSender<Heard>,
+) -> Result<Outcome, DriveError> {
+    let mut observe = |news| {
+        if let News::Progress(snapshot) = news {
+            // Not waited for: another comes soon.
+            let _ = heard.try_send(Heard::Progress(Instant::now(), snapshot));
+        }
+    };
+    drive.run(clock, end, &mut observe).map(|Ending { outcome, snapshot }| {
         let rtt_ms = snapshot.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3);
         info!(rtt_ms, packets = snapshot.packets, lost = snapshot.lost_packets, "data moved");
         outcome
     })
 }
 
-fn conclude(output: &mut File, result: Result<Outcome, DriveError>) -> ExitCode {
+fn conclude(speaker: &Speaker, result: Result<Outcome, DriveError>) -> ExitCode {
     match result {
         Ok(outcome) => {
             info!(files = outcome.files, bytes = outcome.bytes, failed = outcome.failed, "transfer ended");
-            say(output, &ServerMessage::Outcome(outcome));
+            speaker.say(&ServerMessage::Outcome(outcome));
             ExitCode::SUCCESS
         }
         Err(error) => {
             warn!(trouble = ?error.trouble(), message = ?error.to_string(), "transfer failed");
             let cancel = Cancel { trouble: error.trouble(), message: error.to_string() };
-            say(output, &ServerMessage::Cancel(cancel));
+            speaker.say(&ServerMessage::Cancel(cancel));
             ExitCode::FAILURE
         }
     }
@@ -337,15 +366,17 @@ fn block_stop_signals() -> SigSet {
     signals
 }
 
+/// Where what the client says goes.
+struct Ears {
+    commands: mpsc::Sender<Command>,
+    heard: mpsc::SyncSender<Heard>,
+    waker: Waker,
+}
+
 /// Reads the rest of the conversation on a thread of its own, which ends with the process. What is no message is
 /// passed over: noise in the channel must not end a transfer that goes well.
-fn listen(
-    mut input: File,
-    mut decoder: LineDecoder,
-    signals: SigSet,
-    waker: Waker,
-) -> mpsc::Receiver<Command> {
-    let (commands, inbox) = mpsc::channel();
+fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears) {
+    let Ears { commands, heard, waker } = ears;
     let (stop, wake) = (commands.clone(), waker.clone());
     thread::spawn(move || {
         if signals.wait().is_ok() {
@@ -360,6 +391,9 @@ fn listen(
             match decoder.poll_message() {
                 Ok(Some(ClientMessage::Outcome(outcome))) => break Command::PeerOutcome(outcome),
                 Ok(Some(ClientMessage::Cancel(cancel))) => break Command::PeerCancelled(cancel),
+                Ok(Some(ClientMessage::SetRate(wish))) => {
+                    let _ = heard.send(Heard::Wish(wish));
+                }
                 Ok(Some(ClientMessage::Offer(_))) => warn!("a second offer is ignored"),
                 Err(error) => warn!(%error, "a control line is ignored"),
                 Ok(None) => match input.read(&mut buffer) {
@@ -372,5 +406,4 @@ fn listen(
         let _ = commands.send(last);
         waker.wake();
     });
-    inbox
 }

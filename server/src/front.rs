@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::admission::{Admission, Ending, NotAdmitted};
 use crate::config::{Config, UserEntry};
+use crate::shares::broker::Broker;
 
 /// How the front works, apart from what an operator sets.
 #[derive(Debug, Clone)]
@@ -37,13 +38,17 @@ pub(crate) struct Front {
     pub(crate) config: Config,
     pub(crate) options: Options,
     pub(crate) ssh: Arc<russh::server::Config>,
+    /// Shares out the caps that sessions have together.
+    pub(crate) broker: Arc<Broker>,
     admission: Mutex<Admission>,
     random: SystemRandom,
 }
 
 impl Front {
     pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
-        Self { config, options, ssh: Arc::new(ssh), admission: Mutex::default(), random: SystemRandom::new() }
+        let (admission, random) = (Mutex::default(), SystemRandom::new());
+        let broker = Arc::new(Broker::new(config.caps()));
+        Self { config, options, ssh: Arc::new(ssh), broker, admission, random }
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {

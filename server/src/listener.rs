@@ -70,11 +70,14 @@ pub async fn run(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
     let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key)));
+    let mut broker = JoinSet::new();
+    broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();
     for listener in listeners {
         loops.spawn(accept_loop(listener, Arc::clone(&front), shutdown.clone()));
     }
     while loops.join_next().await.is_some() {}
+    broker.shutdown().await;
     Ok(())
 }
 
@@ -195,7 +198,10 @@ async fn serve_sessions(
                 return;
             }
             start = queue.recv() => match start {
-                Some(start) => worker::serve(start, &front.options.worker_program, workers_shutdown.clone()).await,
+                Some(start) => {
+                    let program = &front.options.worker_program;
+                    worker::serve(start, program, &front.broker, workers_shutdown.clone()).await;
+                }
                 None => return,
             }
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -63,8 +64,12 @@ pub struct SessionPolicy {
     pub docroot: PathBuf,
     /// What it may do there.
     pub permissions: Permissions,
-    /// The most it may send or ask for.
-    pub max_rate: Option<Rate>,
+    /// The most it may send or ask for, whatever its share of caps is.
+    pub max_session_rate: Option<Rate>,
+    /// It is under caps that sessions share: standard output is its lease on them.
+    pub leased: bool,
+    /// What it sends carries this, whatever the client asks for.
+    pub dscp: Option<Dscp>,
     /// UDP ports it may open.
     pub udp_ports: PortRange,
     /// The local address the client reached, so that datagrams come from the address it asked.
@@ -147,7 +152,9 @@ mod tests {
             peer: "192.0.2.7:4711".to_owned(),
             docroot: PathBuf::from("/srv/alice"),
             permissions: Permissions { read: true, write: false, list: true },
-            max_rate: Some(Rate::from_bps(1_000_000_000)),
+            max_session_rate: Some(Rate::from_bps(1_000_000_000)),
+            leased: true,
+            dscp: Dscp::parse("CS1").ok(),
             udp_ports: PortRange::DEFAULT,
             udp_bind: Some(IpAddr::from([192, 0, 2, 1])),
             account: Some(Account { name: "alice".to_owned() }),

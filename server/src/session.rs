@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,16 +16,17 @@ use crate::conversation;
 use crate::error::ServerError;
 use crate::policy::{Permissions, PolicyError, PortRange, SessionPolicy, random_session_name};
 use crate::privileges::{become_account, keep_own_account};
+use crate::shares::lease::Lease;
 
 /// Runs the worker to its end.
 #[must_use]
 pub fn run(policy_on_stdin: bool) -> ExitCode {
     match prepare(policy_on_stdin) {
-        Ok((policy, input, output)) => {
+        Ok(Prepared { policy, input, output, lease }) => {
             let _span =
                 info_span!("session", session = policy.session, user = ?policy.user, peer = policy.peer)
                     .entered();
-            conversation::hold(&policy, input, output)
+            conversation::hold(&policy, input, output, lease)
         }
         Err(error) => {
             error!(reason = error.lines().join("; "), "session not started");
@@ -37,18 +39,36 @@ pub fn run(policy_on_stdin: bool) -> ExitCode {
     }
 }
 
+/// What a worker has before it hears its client.
+struct Prepared {
+    policy: SessionPolicy,
+    input: File,
+    output: File,
+    lease: Option<Lease>,
+}
+
 /// Policy, then rights. The descriptors are duplicates of 0 and 1 without a buffer between: the standard library's
 /// would read ahead, past the policy.
-fn prepare(policy_on_stdin: bool) -> Result<(SessionPolicy, File, File), ServerError> {
-    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?);
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?);
-    let policy =
-        if policy_on_stdin { SessionPolicy::read_from(&mut input)? } else { policy_of_own_account()? };
+///
+/// Below `hauld`, standard input is a socket that the conversation goes both ways on, and standard output is the lease, if
+/// there is one. Below an OpenSSH server they are what they are called.
+fn prepare(policy_on_stdin: bool) -> Result<Prepared, ServerError> {
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?;
+    let second = io::stdout().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?;
+    let (policy, input, output, lease) = if policy_on_stdin {
+        let output = File::from(input.try_clone().map_err(ServerError::Runtime)?);
+        let mut input = File::from(input);
+        let policy = SessionPolicy::read_from(&mut input)?;
+        let lease = policy.leased.then(|| Lease::new(UnixDatagram::from(second)));
+        (policy, input, output, lease)
+    } else {
+        (policy_of_own_account()?, File::from(input), File::from(second), None)
+    };
     match &policy.account {
         Some(account) => become_account(&account.name)?,
         None => keep_own_account()?,
     }
-    Ok((policy, input, output))
+    Ok(Prepared { policy, input, output, lease })
 }
 
 /// Below an OpenSSH server, which has authenticated and changed to the account already: its home folder, all rights.
@@ -63,7 +83,9 @@ fn policy_of_own_account() -> Result<SessionPolicy, ServerError> {
         peer,
         docroot: home(user.dir)?,
         permissions: Permissions::ALL,
-        max_rate: None,
+        max_session_rate: None,
+        leased: false,
+        dscp: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: local,
         account: None,

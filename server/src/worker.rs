@@ -3,10 +3,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream as StdUnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 use crate::front::{SessionPermit, stopped};
 use crate::logging::FILTER_VARIABLE;
 use crate::policy::SessionPolicy;
+use crate::shares::broker::{Broker, Membership};
 use crate::ssh::STDERR;
 
 /// Bytes on their way from the worker to the client.
@@ -57,13 +59,20 @@ enum Parting {
 }
 
 /// Runs a session from start to end.
-pub(crate) async fn serve(start: WorkerStart, program: &Path, shutdown: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    start: WorkerStart,
+    program: &Path,
+    broker: &Arc<Broker>,
+    shutdown: watch::Receiver<bool>,
+) {
     let WorkerStart { channel, policy, permit } = start;
     let (mut from_client, to_client) = channel.split();
-    match launch(&policy, program).await {
-        Ok((mut child, socket)) => {
+    match launch(&policy, program, broker).await {
+        Ok((mut child, socket, membership)) => {
             info!(user = policy.user, worker = child.id(), "session started");
             let parting = bridge(&mut child, socket, &mut from_client, &to_client, shutdown).await;
+            // It moves no more data: what it had goes to others.
+            drop(membership);
             // From here nobody reads the channel: without its queue the library drops what still comes.
             drop(from_client);
             part(parting, &mut child, &to_client).await;
@@ -82,12 +91,22 @@ pub(crate) async fn serve(start: WorkerStart, program: &Path, shutdown: watch::R
     drop(permit);
 }
 
-/// Starts the process and tells it its policy. One end of a socket pair is its standard input and output, so that
-/// descriptors can be passed over it later.
-async fn launch(policy: &SessionPolicy, program: &Path) -> io::Result<(Child, UnixStream)> {
+/// Starts the process and tells it its policy. One end of a socket pair is its standard input, on which the conversation
+/// goes both ways, so that descriptors can be passed over it later. One end of another is its standard output: its lease
+/// on the caps that sessions share.
+async fn launch(
+    policy: &SessionPolicy,
+    program: &Path,
+    broker: &Arc<Broker>,
+) -> io::Result<(Child, UnixStream, Option<Membership>)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(ours)?;
+    let (of_broker, of_worker) = if policy.leased {
+        UnixDatagram::pair().map(|(one, other)| (Some(one), Some(other)))?
+    } else {
+        (None, None)
+    };
     let mut command = Command::new(program);
     command.arg0("hauld").args(["session", "--policy-on-stdin"]).env_clear().kill_on_drop(true);
     for name in [FILTER_VARIABLE, "RUST_LOG"] {
@@ -96,14 +115,15 @@ async fn launch(policy: &SessionPolicy, program: &Path) -> io::Result<(Child, Un
         }
     }
     command
-        .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
-        .stdout(Stdio::from(OwnedFd::from(theirs)))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(of_worker.map_or_else(Stdio::null, |lease| Stdio::from(OwnedFd::from(lease))))
         .stderr(Stdio::inherit());
     let child = command.spawn()?;
     // The command still holds the other end, which would hide the worker's end from us.
     drop(command);
     socket.write_all(&policy.encode().map_err(io::Error::other)?).await?;
-    Ok((child, socket))
+    let membership = of_broker.map(|lease| broker.join(&policy.user, lease)).transpose()?;
+    Ok((child, socket, membership))
 }
 
 async fn bridge(

@@ -95,6 +95,24 @@ fn the_printed_configuration_names_origins_and_can_be_read_again() {
     assert!(line("max_rate").contains("\"2500m\"") && line("max_rate").ends_with("# line 9"), "{printed}");
     let again = write(&folder, &printed);
     assert_eq!(text(&hauld(&["check-config", "--config", &again]).stdout), "ok\n");
+    let limits = "[limits]\nmax_rate_out = \"800k\"\n[[schedule]]\ndays = \"Mon-Fri\"\nto = \"8:30\"\nmax_rate = \"200m\"\n";
+    let config = write(&folder, &format!("{}{limits}[udp]\ndscp = 8\n", good(folder.path())));
+    let printed = text(&hauld(&["print-config", "--config", &config]).stdout);
+    let has = |value: &str, origin: &str| {
+        printed.lines().any(|line| line.starts_with(value) && line.ends_with(&format!("# {origin}")))
+    };
+    for (value, origin) in [
+        ("max_rate_out = \"800k\"", "line 12"),
+        ("days = \"mon-fri\"", "line 14"),
+        ("from = \"00:00\"", "default"),
+        ("to = \"08:30\"", "line 15"),
+        ("max_rate = \"200m\"", "line 16"),
+        ("dscp = \"CS1\"", "line 18"),
+    ] {
+        assert!(has(value, origin), "{value}: {printed}");
+    }
+    let again = write(&folder, &printed);
+    assert_eq!(text(&hauld(&["check-config", "--config", &again]).stdout), "ok\n");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Tests that measure time take turns.
-fn turn() -> MutexGuard<'static, ()> {
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

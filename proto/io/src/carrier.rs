@@ -4,14 +4,20 @@
 //! Offload is what makes a fast sender possible: one call hands 64 KiB to the kernel, and one call takes 64 KiB back
 //! (measured: 24 times the rate of single calls). Where the network card or kernel cannot, quinn-udp notices, and the
 //! batch goes out datagram by datagram.
+//!
+//! quinn-udp writes the whole traffic class of each datagram, with ECN and without DSCP, whatever the socket's option
+//! says. So marked datagrams are sent here.
 
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
+use haul_proto::dscp::Dscp;
 use haul_proto::link::Transmit;
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -56,6 +62,9 @@ pub struct UdpCarrier {
     socket: UdpSocket,
     state: UdpSocketState,
     connected: bool,
+    dscp: Dscp,
+    /// Most datagrams one call may send.
+    segments: usize,
     source: Option<IpAddr>,
     buffers: Vec<u8>,
     /// ECONNREFUSED and the like, told by ICMP and therefore only a hint.
@@ -110,6 +119,8 @@ impl UdpCarrier {
             socket,
             state,
             connected,
+            dscp: Dscp::BEST_EFFORT,
+            segments: usize::MAX,
             source: None,
             buffers: vec![0; TRAIN_BYTES * TRAINS],
             unreachable: 0,
@@ -125,6 +136,11 @@ impl UdpCarrier {
         self.state.recv_buffer_size((&self.socket).into()).map_or(0, |bytes| bytes as u64 / 4)
     }
 
+    /// Marks all that is sent from now on.
+    pub const fn set_dscp(&mut self, dscp: Dscp) {
+        self.dscp = dscp;
+    }
+
     /// The local port.
     ///
     /// # Errors
@@ -135,7 +151,7 @@ impl UdpCarrier {
 
     /// Hands a batch to the kernel.
     pub fn send(&mut self, transmit: &Transmit, bytes: &[u8]) -> Sent {
-        let most = self.state.max_gso_segments().max(1) * transmit.segment;
+        let most = self.state.max_gso_segments().min(self.segments).max(1) * transmit.segment;
         let mut outcome = Sent::Taken;
         for chunk in bytes.chunks(most.max(1)) {
             outcome = self.send_chunk(transmit, chunk);
@@ -154,14 +170,20 @@ impl UdpCarrier {
             segment_size: (bytes.len() > transmit.segment).then_some(transmit.segment),
             src_ip: self.source,
         };
-        let Err(error) = self.state.try_send((&self.socket).into(), &message) else {
+        let sent = if self.dscp == Dscp::BEST_EFFORT {
+            self.state.try_send((&self.socket).into(), &message)
+        } else {
+            send_marked(&self.socket, &message, self.dscp)
+        };
+        let Err(error) = sent else {
             return Sent::Taken;
         };
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EAGAIN | Errno::ENOBUFS) => Sent::Full,
             Some(Errno::EMSGSIZE) => Sent::TooBig,
             Some(errno @ (Errno::EIO | Errno::EINVAL)) if message.segment_size.is_some() => {
-                // Offload has just been switched off: the same bytes again, one by one.
+                // The same bytes again, one by one.
+                self.segments = 1;
                 tracing::info!(%errno, "segmentation offload is not available");
                 self.send(transmit, bytes)
             }
@@ -237,6 +259,44 @@ impl UdpCarrier {
     }
 }
 
+/// Sends as quinn-udp does, with DSCP in place of ECN.
+fn send_marked(socket: &UdpSocket, message: &quinn_udp::Transmit<'_>, dscp: Dscp) -> io::Result<()> {
+    let (class, wide_class) = (dscp.traffic_class(), i32::from(dscp.traffic_class()));
+    let segment = u16::try_from(message.segment_size.unwrap_or_default()).unwrap_or(u16::MAX);
+    let (v4, v6) = (message.src_ip.and_then(packet_info_v4), message.src_ip.and_then(packet_info_v6));
+    // A socket for both families sends to IPv4 as ::ffff:a.b.c.d, and the kernel reads the options of IPv4 then.
+    let mut controls = vec![if message.destination.ip().to_canonical().is_ipv4() {
+        ControlMessage::Ipv4Tos(&class)
+    } else {
+        ControlMessage::Ipv6TClass(&wide_class)
+    }];
+    controls.extend(message.segment_size.map(|_| ControlMessage::UdpGsoSegments(&segment)));
+    controls.extend(v4.as_ref().map(ControlMessage::Ipv4PacketInfo));
+    controls.extend(v6.as_ref().map(ControlMessage::Ipv6PacketInfo));
+    let to = SockaddrStorage::from(message.destination);
+    let contents = [IoSlice::new(message.contents)];
+    loop {
+        match sendmsg(socket.as_raw_fd(), &contents, &controls, MsgFlags::empty(), Some(&to)) {
+            Err(Errno::EINTR) => {}
+            sent => return sent.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
+/// The source address of IPv4, as the kernel takes it.
+const fn packet_info_v4(source: IpAddr) -> Option<libc::in_pktinfo> {
+    let IpAddr::V4(address) = source else { return None };
+    let none = libc::in_addr { s_addr: 0 };
+    let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) };
+    Some(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: none })
+}
+
+/// The source address of IPv6.
+const fn packet_info_v6(source: IpAddr) -> Option<libc::in6_pktinfo> {
+    let IpAddr::V6(address) = source else { return None };
+    Some(libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: address.octets() }, ipi6_ifindex: 0 })
+}
+
 /// Opens a socket. Session sockets are created here and nowhere else.
 fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -295,6 +355,40 @@ mod tests {
             let got = receive_all(&mut server, bytes.len());
             assert_eq!(got.concat(), bytes);
             assert!(got[..41].iter().all(|datagram| datagram.len() == 1440));
+        }
+    }
+
+    #[test]
+    fn a_marked_batch_arrives_over_both_families() {
+        // On a wildcard socket IPv4 has the form ::ffff:a.b.c.d.
+        let cases = [
+            (Ipv4Addr::LOCALHOST.into(), Some(Ipv4Addr::LOCALHOST.into())),
+            (Ipv6Addr::LOCALHOST.into(), Some(Ipv6Addr::LOCALHOST.into())),
+            (Ipv4Addr::LOCALHOST.into(), None),
+        ];
+        for (dialled, bound) in cases {
+            let mut server = UdpCarrier::bind(bound, 0..=0).unwrap();
+            let mut client = UdpCarrier::connect(SocketAddr::new(dialled, server.port().unwrap())).unwrap();
+            let bytes: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
+            let to = SocketAddr::new(dialled, server.port().unwrap());
+            client.set_dscp(Dscp::parse("EF").unwrap());
+            let transmit = Transmit { to, length: bytes.len(), segment: 1440 };
+            assert_eq!(client.send(&transmit, &bytes), Sent::Taken);
+            let mut from = None;
+            let mut got = 0;
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while got < bytes.len() && std::time::Instant::now() < deadline {
+                let _ = server.receive(|peer, datagram| {
+                    (from, got) = (Some(peer), got + datagram.len());
+                    Ok::<(), ()>(())
+                });
+            }
+            assert_eq!(got, bytes.len(), "{dialled} {bound:?}");
+            // Back, from the address that was asked.
+            server.set_dscp(Dscp::parse("CS1").unwrap());
+            let back = Transmit { to: from.unwrap(), length: 3000, segment: 1000 };
+            assert_eq!(server.send(&back, &bytes[..3000]), Sent::Taken);
+            assert_eq!(receive_all(&mut client, 3000).concat(), bytes[..3000], "{dialled} {bound:?}");
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use haul_proto::control::{Cancel, Outcome, Trouble};
 use haul_proto::link::{Link, Transmit};
-use haul_proto::stats::Snapshot;
+use haul_proto::rate::RateConfig;
+use haul_proto::stats::{Sample, Snapshot};
 use haul_proto::units::Rate;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -42,6 +43,8 @@ pub enum Command {
     PeerCancelled(Cancel),
     /// The control channel is gone.
     PeerGone,
+    /// Other rate settings are in force.
+    SetRate(RateConfig),
     /// The user wants to stop.
     Interrupt,
 }
@@ -131,6 +134,8 @@ pub trait End {
     fn exchange_disk(&mut self) -> Result<bool, DriveError>;
     /// A datagram of this size cannot leave this host.
     fn handle_too_big(&mut self, now: Duration, size: u16);
+    /// Other rate settings are in force; only a sending end has to do with them.
+    fn set_rate(&mut self, now: Duration, config: RateConfig);
     /// The next datagrams.
     fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
     /// When to come back.
@@ -145,8 +150,19 @@ pub trait End {
     fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
     /// Progress.
     fn snapshot(&self) -> Snapshot;
+    /// What the sending end has newly told about path and rate.
+    fn poll_sample(&mut self) -> Option<Sample>;
     /// The path.
     fn link(&self) -> &Link;
+}
+
+/// What a running transfer tells, several times a second.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// How far it is.
+    Progress(Snapshot),
+    /// What the sender knows about path and rate, whichever end this is.
+    Sample(Sample),
 }
 
 /// What a transfer is driven with.
@@ -182,7 +198,7 @@ impl Clock {
 }
 
 impl Drive {
-    /// Runs the transfer to its end. `observe` hears of progress a few times a second.
+    /// Runs the transfer to its end. `observe` hears how it goes several times a second.
     ///
     /// # Errors
     /// [`DriveError`] if it does not end in good order.
@@ -190,7 +206,7 @@ impl Drive {
         mut self,
         clock: Clock,
         end: &mut dyn End,
-        observe: &mut dyn FnMut(&Snapshot),
+        observe: &mut dyn FnMut(News),
     ) -> Result<Ending, DriveError> {
         // Late wake-ups of 50 us are as much as a packet train; ask the kernel for its best.
         let _ = nix::sys::prctl::set_timerslack(1);
@@ -203,7 +219,7 @@ impl Drive {
             let mut busy = self.take_arrivals(clock, end, &mut gathering)?;
             busy |= end.exchange_disk()?;
             let now = clock.now();
-            if let Some(outcome) = self.take_commands(end)? {
+            if let Some(outcome) = self.take_commands(now, end)? {
                 return Ok(self.finish(now, end, &mut buffer, outcome));
             }
             end.handle_timeout(now);
@@ -214,6 +230,9 @@ impl Drive {
             }
             self.check_alive(now, start, end)?;
             progress.tell(now, end, observe);
+            if let Some(sample) = end.poll_sample() {
+                observe(News::Sample(sample));
+            }
             if !busy {
                 let until = end.poll_timeout().min(progress.told + SNAPSHOT_INTERVAL);
                 let now = clock.now();
@@ -254,16 +273,23 @@ impl Drive {
         Ok(true)
     }
 
-    fn take_commands(&self, end: &dyn End) -> Result<Option<Outcome>, DriveError> {
-        match self.commands.try_recv() {
-            Ok(Command::PeerOutcome(outcome)) if end.takes_outcome() => Ok(Some(outcome)),
-            Ok(Command::PeerOutcome(_)) => {
-                Err(haul_proto::Error::PeerMisbehaved("the sender told how the transfer ended").into())
-            }
-            Ok(Command::PeerCancelled(cancel)) => Err(DriveError::Cancelled(cancel)),
-            Ok(Command::PeerGone) | Err(TryRecvError::Disconnected) => Err(DriveError::PeerGone),
-            Ok(Command::Interrupt) => Err(DriveError::Interrupted),
-            Err(TryRecvError::Empty) => Ok(None),
+    fn take_commands(&self, now: Duration, end: &mut dyn End) -> Result<Option<Outcome>, DriveError> {
+        loop {
+            return match self.commands.try_recv() {
+                // All at once: a peer that sends many must not make a queue of them.
+                Ok(Command::SetRate(config)) => {
+                    end.set_rate(now, config);
+                    continue;
+                }
+                Ok(Command::PeerOutcome(outcome)) if end.takes_outcome() => Ok(Some(outcome)),
+                Ok(Command::PeerOutcome(_)) => {
+                    Err(haul_proto::Error::PeerMisbehaved("the sender told how the transfer ended").into())
+                }
+                Ok(Command::PeerCancelled(cancel)) => Err(DriveError::Cancelled(cancel)),
+                Ok(Command::PeerGone) | Err(TryRecvError::Disconnected) => Err(DriveError::PeerGone),
+                Ok(Command::Interrupt) => Err(DriveError::Interrupted),
+                Err(TryRecvError::Empty) => Ok(None),
+            };
         }
     }
 
@@ -388,7 +414,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&mut self, now: Duration, end: &dyn End, observe: &mut dyn FnMut(&Snapshot)) {
+    fn tell(&mut self, now: Duration, end: &dyn End, observe: &mut dyn FnMut(News)) {
         let elapsed = now.saturating_sub(self.told);
         if elapsed < SNAPSHOT_INTERVAL {
             return;
@@ -400,6 +426,6 @@ impl Progress {
         self.rate = Some(rate);
         snapshot.rate = Rate::from_bytes_per_second(rate);
         (self.told, self.bytes) = (now, snapshot.bytes_done);
-        observe(&snapshot);
+        observe(News::Progress(snapshot));
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use haul_proto::control::{Outcome, SentCounters};
 use haul_proto::link::{Link, Transmit};
+use haul_proto::rate::RateConfig;
 use haul_proto::receiver::Receiver;
 use haul_proto::sender::Sender;
-use haul_proto::stats::Snapshot;
+use haul_proto::stats::{Sample, Snapshot};
 
 use crate::disk::{Sink, Source, SourceEvent};
 use crate::drive::{DriveError, End};
@@ -78,6 +79,10 @@ impl End for SendEnd {
         self.sender.handle_too_big(now, size);
     }
 
+    fn set_rate(&mut self, now: Duration, config: RateConfig) {
+        self.sender.set_rate(now, config);
+    }
+
     fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.sender.poll_transmit(now, buffer)
     }
@@ -105,6 +110,10 @@ impl End for SendEnd {
 
     fn snapshot(&self) -> Snapshot {
         self.sender.snapshot()
+    }
+
+    fn poll_sample(&mut self) -> Option<Sample> {
+        self.sender.poll_sample()
     }
 
     fn link(&self) -> &Link {
@@ -155,6 +164,8 @@ impl End for ReceiveEnd {
         tracing::warn!(size, "this host cannot send datagrams of the size that every path must carry");
     }
 
+    fn set_rate(&mut self, _now: Duration, _config: RateConfig) {}
+
     fn poll_transmit(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
         self.receiver.poll_transmit(now, buffer)
     }
@@ -182,6 +193,10 @@ impl End for ReceiveEnd {
 
     fn snapshot(&self) -> Snapshot {
         self.receiver.snapshot()
+    }
+
+    fn poll_sample(&mut self) -> Option<Sample> {
+        self.receiver.poll_sample()
     }
 
     fn link(&self) -> &Link {

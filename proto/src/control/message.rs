@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::path_text::PathText;
+use super::rate_terms::{RateGrant, RateTerms};
+use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
 
@@ -15,6 +17,8 @@ use crate::units::Rate;
 pub enum ClientMessage {
     /// First message: versions, direction, paths and wishes.
     Offer(Box<Offer>),
+    /// Other rate settings are wished for from now on.
+    SetRate(RateTerms),
     /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
     Outcome(Outcome),
     /// The client gives up.
@@ -29,6 +33,9 @@ pub enum ServerMessage {
     Agreement(Box<Agreement>),
     /// Answer to an offer that cannot be met. The conversation ends.
     Refusal(Refusal),
+    /// The rate settings in force from now on: the answer to [`ClientMessage::SetRate`], or a change of what the server
+    /// allows.
+    Rate(RateGrant),
     /// How the transfer ended as the server sees it. The conversation ends.
     Outcome(Outcome),
     /// The server gives up.
@@ -58,6 +65,18 @@ pub enum RatePolicy {
     Fair,
     /// As fair, with a tenth of the share.
     Low,
+}
+
+impl RatePolicy {
+    /// Its share of what several transfers have together.
+    #[must_use]
+    pub const fn share(self) -> f64 {
+        match self {
+            Self::High => 2.0,
+            Self::Fair | Self::Fixed => 1.0,
+            Self::Low => 0.1,
+        }
+    }
 }
 
 /// The cipher that seals the datagrams.
@@ -128,8 +147,19 @@ pub struct Offer {
     /// UDP port wished for (`-O`).
     #[serde(default)]
     pub udp_port: Option<u16>,
+    /// DSCP that the server is asked to put on what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
+}
+
+impl Offer {
+    /// The rate settings wished for.
+    #[must_use]
+    pub const fn rate(&self) -> RateTerms {
+        RateTerms { policy: self.policy, target_rate: self.target_rate, min_rate: self.min_rate }
+    }
 }
 
 /// What is read of an offer before all else, so that a peer of another version is told the versions.
@@ -170,11 +200,22 @@ pub struct Agreement {
     /// Minimum rate granted.
     #[serde(default)]
     pub min_rate: Option<Rate>,
+    /// DSCP of what the server sends; none is best effort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
     /// What the server changed in the offer and why, one sentence each, for the user.
     #[serde(default)]
     pub changes: Vec<String>,
     /// The server's half of the session's secret.
     pub secret: SecretHalf,
+}
+
+impl Agreement {
+    /// The rate settings granted.
+    #[must_use]
+    pub const fn rate(&self) -> RateTerms {
+        RateTerms { policy: self.policy, target_rate: self.target_rate, min_rate: self.min_rate }
+    }
 }
 
 /// Where datagrams go.
@@ -372,6 +413,7 @@ mod tests {
             ciphers: vec![Cipher::Aes128Gcm, Cipher::Chacha20Poly1305],
             digest: Digest::Blake3,
             udp_port: None,
+            dscp: None,
             secret: SecretHalf::new([1; 32]),
         }
     }
@@ -388,6 +430,7 @@ mod tests {
             policy: RatePolicy::Fixed,
             target_rate: Some(Rate::from_bps(1)),
             min_rate: None,
+            dscp: None,
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),
         }

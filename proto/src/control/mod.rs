@@ -1,13 +1,17 @@
 //! The control conversation inside SSH: messages, their text form, and the negotiation.
 //!
 //! The conversation is short: the client sends an [`Offer`], the server answers with an [`Agreement`] or a [`Refusal`];
-//! after the data has moved the receiver tells the [`Outcome`]. Either side may [`Cancel`] at any time.
+//! while
+//! the data moves, other rate settings may be wished for ([`RateTerms`]) and granted ([`RateGrant`]); after it has moved
+//! the receiver tells the [`Outcome`]. Either side may [`Cancel`] at any time.
 
 mod codec;
 mod message;
 pub mod negotiation;
 mod path_text;
+mod rate_terms;
 
 pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
 pub use message::*;
 pub use path_text::PathText;
+pub use rate_terms::{Ceiling, RateGrant, RateTerms};

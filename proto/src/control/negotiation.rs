@@ -2,7 +2,9 @@
 //! the secrets is the caller's.
 
 use super::message::{Agreement, Cipher, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint};
+use super::rate_terms::{Ceiling, RateGrant};
 use crate::constants::PROTOCOL_VERSION;
+use crate::dscp::Dscp;
 use crate::units::Rate;
 
 /// What the offer allows to be chosen before anything is opened.
@@ -25,8 +27,10 @@ pub struct Grant {
     pub secret: SecretHalf,
     /// Where its socket is.
     pub udp: UdpEndpoint,
-    /// The most the user may send or receive.
-    pub max_rate: Option<Rate>,
+    /// The most the session may send or receive now.
+    pub ceiling: Option<Ceiling>,
+    /// What the server sends carries this, whatever the client asks for.
+    pub dscp: Option<Dscp>,
 }
 
 /// Whether the client speaks this crate's version.
@@ -106,22 +110,13 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
 /// Builds the agreement, clipping rates to what the server allows and saying so.
 #[must_use]
 pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
-    let mut changes = Vec::new();
-    let target_rate = clip_target(offer.target_rate, grant.max_rate, &mut changes);
-    let min_rate = offer.min_rate.map(|rate| match target_rate.filter(|&target| rate > target) {
-        Some(target) => {
-            changes.push(format!("the minimum rate is lowered to the target rate, {} Mbit/s", mbit(target)));
-            target
-        }
-        None => rate,
-    });
-    let policy = match (offer.policy, target_rate) {
-        (RatePolicy::Fixed, None) => {
-            changes.push("policy fixed needs a target rate (-l); fair is used".to_owned());
-            RatePolicy::Fair
-        }
-        (policy, _) => policy,
-    };
+    let RateGrant { policy, target_rate, min_rate, mut changes } =
+        offer.rate().granted(grant.ceiling.as_ref());
+    let dscp = grant.dscp.or(offer.dscp).filter(|&dscp| dscp != Dscp::BEST_EFFORT);
+    if let Some(wish) = offer.dscp.filter(|&wish| wish != dscp.unwrap_or_default()) {
+        let forced = dscp.unwrap_or_default();
+        changes.push(format!("the server marks what it sends with DSCP {forced}, not {wish}"));
+    }
     if let Some(wish) = offer.udp_port.filter(|&wish| wish != grant.udp.port) {
         changes.push(format!("UDP port {wish} is not to be had; {} is used", grant.udp.port));
     }
@@ -136,23 +131,9 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         policy,
         target_rate,
         min_rate,
+        dscp,
         changes,
         secret: grant.secret,
-    }
-}
-
-fn mbit(rate: Rate) -> f64 {
-    rate.bps() as f64 / 1e6
-}
-
-fn clip_target(wish: Option<Rate>, most: Option<Rate>, changes: &mut Vec<String>) -> Option<Rate> {
-    match (wish, most) {
-        (Some(wish), Some(most)) if wish > most => {
-            changes.push(format!("the server limits this user to {} Mbit/s", mbit(most)));
-            Some(most)
-        }
-        (None, Some(most)) => Some(most),
-        (wish, _) => wish,
     }
 }
 
@@ -177,48 +158,47 @@ mod tests {
             ciphers: vec![Cipher::Aes256Gcm, Cipher::Aes128Gcm],
             digest: Digest::Blake3,
             udp_port: None,
+            dscp: None,
             secret: SecretHalf::new([1; 32]),
         }
     }
 
-    fn grant(max_rate: Option<Rate>) -> Grant {
+    fn grant() -> Grant {
         Grant {
             session: "0123456789abcdef".into(),
             program: "test".into(),
             connection_id: 1,
             secret: SecretHalf::new([2; 32]),
             udp: UdpEndpoint { port: 33001, addresses: Vec::new() },
-            max_rate,
+            ceiling: None,
+            dscp: None,
         }
     }
 
     #[test]
-    fn rates_are_clipped_and_every_change_is_told() {
-        let rate = |mbit: u64| Some(Rate::from_bps(mbit * 1_000_000));
-        // wish, minimum, policy, server's most -> target, minimum, policy, changes
-        use RatePolicy::{Fair, Fixed};
+    fn a_dscp_is_granted_as_asked_unless_the_server_forces_one() {
+        let dscp = |text| Some(Dscp::parse(text).unwrap());
+        // asked, forced -> agreed, changes
         let table = [
-            (None, None, Fair, None, None, None, Fair, 0),
-            (rate(100), None, Fixed, None, rate(100), None, Fixed, 0),
-            (rate(100), None, Fixed, rate(50), rate(50), None, Fixed, 1),
-            (None, None, Fixed, rate(50), rate(50), None, Fixed, 0),
-            (None, None, Fixed, None, None, None, Fair, 1),
-            (rate(100), rate(80), Fair, rate(50), rate(50), rate(50), Fair, 2),
+            (None, None, None, 0),
+            (dscp("EF"), None, dscp("EF"), 0),
+            (dscp("0"), None, None, 0),
+            (dscp("EF"), dscp("CS1"), dscp("CS1"), 1),
+            (dscp("EF"), dscp("0"), None, 1),
+            (None, dscp("CS1"), dscp("CS1"), 0),
+            (dscp("CS1"), dscp("CS1"), dscp("CS1"), 0),
         ];
-        for (row, (target, minimum, policy, most, got_target, got_minimum, got_policy, changes)) in
-            table.into_iter().enumerate()
-        {
-            let offer = Offer { target_rate: target, min_rate: minimum, policy, ..offer() };
-            let agreement = agree(&offer, choose(&offer).unwrap(), grant(most));
-            let got = (agreement.target_rate, agreement.min_rate, agreement.policy, agreement.changes.len());
-            assert_eq!(got, (got_target, got_minimum, got_policy, changes), "row {row}");
+        for (row, (asked, forced, agreed, changes)) in table.into_iter().enumerate() {
+            let offer = Offer { dscp: asked, ..offer() };
+            let agreement = agree(&offer, choose(&offer).unwrap(), Grant { dscp: forced, ..grant() });
+            assert_eq!((agreement.dscp, agreement.changes.len()), (agreed, changes), "row {row}");
         }
     }
 
     #[test]
     fn an_agreement_that_was_not_offered_is_refused() {
         let offer = Offer { target_rate: Some(Rate::from_bps(9)), ..offer() };
-        let good = agree(&offer, choose(&offer).unwrap(), grant(None));
+        let good = agree(&offer, choose(&offer).unwrap(), grant());
         assert_eq!(check(&offer, &good), Ok(()));
         let changes: [fn(&mut Agreement); 8] = [
             |agreement| agreement.version = 2,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::PathSample;
+use super::path::Path;
 use crate::units::Rate;
 
 const UNBEARABLE_LOSS: f64 = 0.5;
@@ -16,28 +17,55 @@ pub struct Fixed {
     target: Rate,
     rate: Rate,
     longest_rtt: Duration,
+    now: Duration,
     window_start: Duration,
     arrived: u64,
     lost: u64,
     unbearable_since: Option<Duration>,
+    path: Box<Path>,
 }
 
 impl Fixed {
     /// Sends at `target`.
     #[must_use]
-    pub const fn new(target: Rate) -> Self {
+    pub fn new(target: Rate) -> Self {
         Self {
             target,
             rate: target,
             longest_rtt: Duration::ZERO,
+            now: Duration::ZERO,
             window_start: Duration::ZERO,
             arrived: 0,
             lost: 0,
             unbearable_since: None,
+            path: Box::new(Path::new(0.0)),
         }
     }
 
+    /// What the reports tell about the path. It has no part in the rate.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sends at `target` over a path whose round-trip time is known.
+    pub(super) fn going_on(target: Rate, rtt: Duration) -> Self {
+        Self { longest_rtt: rtt, ..Self::new(target) }
+    }
+
+    pub(super) fn set_target(&mut self, target: Rate) {
+        // A path that loses most is not relieved of its eighth by another target.
+        self.rate = if self.rate >= self.target { target } else { self.rate.min(target) };
+        self.target = target;
+    }
+
+    /// Time of the last report, longest round-trip time, rate.
+    pub(super) const fn known(&self) -> (Duration, Duration, Rate) {
+        (self.now, self.longest_rtt, self.rate)
+    }
+
     pub(super) fn on_report(&mut self, sample: &PathSample) {
+        self.path.on_report(sample, 0.0, true);
+        self.now = sample.now;
         if let Some(rtt) = sample.rtt {
             self.longest_rtt = self.longest_rtt.max(rtt);
         }

@@ -19,7 +19,7 @@ const MAX_RANGES: usize = 32_768;
 
 /// Book-keeping for reports.
 #[derive(Debug, Default)]
-pub(super) struct Feedback {
+pub(crate) struct Feedback {
     numbers: RangeSet,
     floor: u64,
     largest: Option<(u64, Duration)>,
@@ -28,6 +28,7 @@ pub(super) struct Feedback {
     sequence: u32,
     delay_zero: Option<i32>,
     delay: Option<(i32, i32)>,
+    train: Train,
     since_report: u64,
     bytes_since_report: u64,
     /// A report goes at once after this many bytes, on short paths.
@@ -40,13 +41,13 @@ pub(super) struct Feedback {
 
 impl Feedback {
     /// Nothing received yet. On short paths the sender fills `socket_buffer`, so it must hear often how much was taken.
-    pub(super) fn new(socket_buffer: u64) -> Self {
+    pub(crate) fn new(socket_buffer: u64) -> Self {
         let (least, most) = REPORT_BYTES;
         Self { prompt_bytes: (socket_buffer / 4).clamp(least, most), ..Self::default() }
     }
 
     /// A packet arrived, of `size` bytes.
-    pub(super) fn on_packet(&mut self, now: Duration, number: u64, size: u16) {
+    pub(crate) fn on_packet(&mut self, now: Duration, number: u64, size: u16) {
         self.numbers.insert(number..number + 1);
         if self.numbers.len() > MAX_RANGES {
             let oldest = self.numbers.iter().next().map_or(self.floor, |range| range.end);
@@ -68,8 +69,9 @@ impl Feedback {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// A DATA packet told when it was sent and which packet numbers still matter.
-    pub(super) fn on_data(&mut self, now: Duration, number: u64, sent_us: u32, floor: u32) {
+    /// A DATA packet of `size` bytes told when it was sent and which packet numbers still matter.
+    pub(crate) fn on_data(&mut self, now: Duration, number: u64, size: u16, sent_us: u32, floor: u32) {
+        self.train.on_packet(now, size, sent_us);
         let delay = (now.as_micros() as u32).wrapping_sub(sent_us) as i32;
         let zero = *self.delay_zero.get_or_insert(delay);
         // Relative to the first delay, so that the wrapping clocks compare rightly.
@@ -90,13 +92,13 @@ impl Feedback {
     }
 
     /// The sender told its RTT.
-    pub(super) fn set_rtt(&mut self, rtt: Duration) {
+    pub(crate) fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = Some(rtt);
     }
 
     /// RTT as the sender measured it.
     #[must_use]
-    pub(super) const fn rtt(&self) -> Option<Duration> {
+    pub(crate) const fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
@@ -105,7 +107,7 @@ impl Feedback {
     }
 
     /// Something that the sender waits for has changed: report within an interval.
-    pub(super) fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         if self.largest.is_some() {
             let at = self.last_report + self.interval();
             self.due = Some(self.due.map_or(at, |due| due.min(at)));
@@ -114,25 +116,25 @@ impl Feedback {
 
     /// When the next report is due.
     #[must_use]
-    pub(super) const fn due(&self) -> Option<Duration> {
+    pub(crate) const fn due(&self) -> Option<Duration> {
         self.due
     }
 
     /// Packets that were missed so far.
     #[must_use]
-    pub(super) fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         let end = self.largest.map_or(self.floor, |(largest, _)| largest + 1);
         self.missing + self.numbers.missing_in(self.floor..end).map(|gap| gap.end - gap.start).sum::<u64>()
     }
 
     /// Packets that the sender is known to have sent.
     #[must_use]
-    pub(super) fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.largest.map_or(0, |(largest, _)| largest + 1)
     }
 
     /// Builds the reports that are due, each for one datagram. `standing` holds what is not about packets.
-    pub(super) fn build(&mut self, now: Duration, standing: &Report) -> Vec<Report> {
+    pub(crate) fn build(&mut self, now: Duration, standing: &Report) -> Vec<Report> {
         let Some((largest, at)) = self.largest else {
             return Vec::new();
         };
@@ -144,6 +146,8 @@ impl Feedback {
             clock_us: now.as_micros() as u32,
             delay_min_us: zero.wrapping_add(least),
             delay_max_us: zero.wrapping_add(most),
+            train_bytes: std::mem::take(&mut self.train.bytes),
+            train_us: std::mem::take(&mut self.train.time).as_micros() as u64,
             runs: Vec::new(),
             ..standing.clone()
         };
@@ -199,6 +203,25 @@ impl Feedback {
     }
 }
 
+/// Packets that were sent at one time: how far apart they arrive tells the rate of the narrowest link.
+#[derive(Debug, Default)]
+struct Train {
+    sent_us: u32,
+    latest: Option<Duration>,
+    bytes: u64,
+    time: Duration,
+}
+
+impl Train {
+    fn on_packet(&mut self, now: Duration, size: u16, sent_us: u32) {
+        if let Some(latest) = self.latest.filter(|_| sent_us == self.sent_us) {
+            self.bytes += u64::from(size);
+            self.time += now.saturating_sub(latest);
+        }
+        (self.sent_us, self.latest) = (sent_us, Some(now));
+    }
+}
+
 const fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
@@ -246,7 +269,7 @@ mod tests {
             for number in round * 10..round * 10 + 10 {
                 feedback.on_packet(ms(round), number, 1000);
             }
-            feedback.on_data(ms(round), round * 10 + 9, 0, 5);
+            feedback.on_data(ms(round), round * 10 + 9, 1000, 0, 5);
             lows.push(feedback.build(ms(round), &Report::default())[0].low);
         }
         assert_eq!(lows, [5, 9, 9, 9, 9, 19, 29, 5, 49, 59, 69, 79, 89, 99, 109, 5]);
@@ -259,7 +282,7 @@ mod tests {
         for (number, (step, late)) in [(0u64, 0u64), (20, 5), (30, 3)].into_iter().enumerate() {
             let sent = (0x8000_0000u64 + step - late) as u32;
             feedback.on_packet(now, number as u64, 1000);
-            feedback.on_data(now + Duration::from_micros(step), number as u64, sent, 0);
+            feedback.on_data(now + Duration::from_micros(step), number as u64, 1000, sent, 0);
         }
         let report = feedback.build(now, &Report::default()).remove(0);
         assert_eq!(report.delay_max_us.wrapping_sub(report.delay_min_us), 5);

@@ -5,7 +5,7 @@
 //! tells what it has.
 
 mod content;
-mod feedback;
+pub(crate) mod feedback;
 mod manifest;
 
 use std::collections::VecDeque;
@@ -13,11 +13,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::Error;
-use crate::constants::{BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL};
+use crate::constants::{BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, STATS_INTERVAL_MIN};
 use crate::control::{Failure, MAX_REPORTED_FAILURES, Outcome, PathText};
 use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure};
 use crate::link::{Link, LinkConfig, Transmit};
-use crate::stats::Snapshot;
+use crate::stats::{Sample, Snapshot};
 use crate::wire::Reader;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{DataHeader, Object, PacketType};
@@ -56,6 +56,9 @@ pub struct Receiver {
     delivered_mark: (Duration, u64),
     stored: u64,
     outcome: Outcome,
+    /// The sender's latest word about itself, and when another is taken.
+    sample: Option<Sample>,
+    next_sample: Duration,
 }
 
 /// Outgoing datagrams that may wait; older ones are dropped, as the network would.
@@ -82,6 +85,8 @@ impl Receiver {
             delivered_mark: (now, 0),
             stored: 0,
             outcome: Outcome::default(),
+            sample: None,
+            next_sample: now,
         }
     }
 
@@ -98,13 +103,13 @@ impl Receiver {
         let Some(opened) = self.link.open(now, from, datagram)? else {
             return Ok(());
         };
-        let (number, plaintext) = (opened.number, opened.plaintext);
-        self.feedback.on_packet(now, number, opened.size);
+        let (number, size, plaintext) = (opened.number, opened.size, opened.plaintext);
+        self.feedback.on_packet(now, number, size);
         match opened.packet_type {
             PacketType::Data => {
                 let (header, piece) = DataHeader::decode(plaintext)
                     .ok_or(Error::PeerMisbehaved("a DATA packet is malformed"))?;
-                self.feedback.on_data(now, number, header.sent_us, header.floor);
+                self.feedback.on_data(now, number, size, header.sent_us, header.floor);
                 match header.object {
                     Object::Manifest => {
                         self.manifest.handle_piece(header.offset, piece)?;
@@ -113,11 +118,11 @@ impl Receiver {
                     Object::Content => self.take_content(header.offset, piece),
                 }
             }
-            PacketType::Frames => self.take_frames(from, plaintext),
+            PacketType::Frames => self.take_frames(now, from, plaintext),
         }
     }
 
-    fn take_frames(&mut self, from: SocketAddr, plaintext: &[u8]) -> Result<(), Error> {
+    fn take_frames(&mut self, now: Duration, from: SocketAddr, plaintext: &[u8]) -> Result<(), Error> {
         let mut reader = Reader::new(plaintext);
         while let Some(frame) = Frame::decode(&mut reader)? {
             match frame {
@@ -131,6 +136,11 @@ impl Receiver {
                     self.link.on_pong(from, token);
                 }
                 Frame::Report(_) => return Err(Error::PeerMisbehaved("the sender sent a report")),
+                Frame::Stats(sample) if now >= self.next_sample => {
+                    self.next_sample = now + STATS_INTERVAL_MIN;
+                    self.sample = Some(sample);
+                }
+                Frame::Stats(_) => {}
             }
         }
         Ok(())
@@ -309,6 +319,11 @@ impl Receiver {
         self.link.seal_frames(buffer, &[Frame::Report(report)], None)
     }
 
+    /// The sender's latest word about itself, if it has not been taken yet.
+    pub const fn poll_sample(&mut self) -> Option<Sample> {
+        self.sample.take()
+    }
+
     /// Everything is stored and durable, or has failed for a reason that the outcome tells.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
@@ -340,8 +355,17 @@ impl Receiver {
             packets: self.feedback.seen(),
             lost_packets: self.feedback.missing(),
             retransmitted_bytes: self.content.duplicate_bytes(),
+            wire_bytes: self.wire_bytes(),
             ..Snapshot::default()
         }
+    }
+
+    /// What the sender has sent on the wire, as far as it shows here.
+    fn wire_bytes(&self) -> u64 {
+        let link = self.link.stats();
+        let arrived = link.received_bytes + link.received * IP_OVERHEAD;
+        let missing = self.feedback.missing() as f64 / link.received.max(1) as f64;
+        arrived + (arrived as f64 * missing) as u64
     }
 }
 

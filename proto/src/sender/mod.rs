@@ -6,6 +6,7 @@
 
 mod content;
 mod manifest;
+mod sampling;
 mod transmit;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use crate::wire::packet::{Object, PacketType};
 use crate::wire::report::Report;
 use content::ContentOut;
 use manifest::ManifestOut;
+use sampling::Sampling;
 
 /// What a sender starts from.
 #[derive(Debug, Clone)]
@@ -49,12 +51,16 @@ const MAX_PENDING_PONGS: usize = 8;
 pub struct SenderStats {
     /// Datagrams sent.
     pub packets: u64,
+    /// Datagrams reported as arrived, late ones included.
+    pub arrived_packets: u64,
     /// Datagrams declared lost, less those that arrived late.
     pub lost_packets: u64,
     /// Content and manifest bytes sent more than once.
     pub retransmitted_bytes: u64,
     /// Of these, bytes of tail replay.
     pub replayed_bytes: u64,
+    /// Bytes of all datagrams, headers of IP and UDP included.
+    pub wire_bytes: u64,
     /// Datagram size in use.
     pub datagram: u16,
 }
@@ -94,6 +100,7 @@ pub struct Sender {
     limiter: (Limiter, Duration),
     limits: Limits,
     stats: SenderStats,
+    sampling: Sampling,
 }
 
 /// The receiver's wrapping clocks, unwrapped.
@@ -140,7 +147,15 @@ impl Sender {
             limiter: (Limiter::Network, now),
             limits: Limits::default(),
             stats: SenderStats::default(),
+            sampling: Sampling::new(config.rate.target),
         }
+    }
+
+    /// Takes other rate settings in the middle of the transfer.
+    pub fn set_rate(&mut self, now: Duration, config: RateConfig) {
+        self.rate.set_config(config);
+        self.sampling.target = config.target;
+        self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
     }
 
     /// Adds a manifest record. [`Record::End`] is the last.
@@ -215,6 +230,9 @@ impl Sender {
                     }
                 }
                 Frame::Report(report) => self.on_report(now, &report)?,
+                Frame::Stats(_) => {
+                    return Err(Error::PeerMisbehaved("the receiver sent a sender's statistics"));
+                }
             }
         }
         Ok(())
@@ -244,6 +262,8 @@ impl Sender {
             rtt: outcomes.rtt,
             delay_min: 0.0,
             delay_max: 0.0,
+            train_bytes: report.train_bytes,
+            train_time: Duration::from_micros(report.train_us),
             interval,
             arrived_packets: outcomes.arrived_packets,
             lost_packets: outcomes.lost_packets,
@@ -257,6 +277,7 @@ impl Sender {
         }
         self.resend.extend(outcomes.lost.iter().copied());
         self.stats.lost_packets += outcomes.lost_packets;
+        self.stats.arrived_packets += outcomes.arrived_packets;
         self.feed_mtu(now);
         if let Some(rtt) = sample.rtt {
             self.rtt.on_sample(now, rtt);
@@ -270,7 +291,7 @@ impl Sender {
         self.unwrap_clock(report, &mut sample);
         if report.bytes >= self.latest.bytes {
             self.rate.on_report(&sample);
-            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current());
+            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
             self.idle = false;
         }
         if report.bytes >= self.latest.bytes {
@@ -344,18 +365,22 @@ impl Sender {
                 self.mtu.fall_back(now);
             }
         }
-        let patience = (self.interval() * 2 + self.rtt.smoothed() * 2).max(Duration::from_millis(50));
-        if now.saturating_sub(self.last_report.max(self.silence_marked)) > patience {
+        if now.saturating_sub(self.last_report.max(self.silence_marked)) > self.silence_patience() {
             self.silence_marked = now;
             self.rate.on_silence();
-            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current());
+            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
         }
+    }
+
+    /// Without a report for so long, the path is taken to be silent.
+    fn silence_patience(&self) -> Duration {
+        (self.interval() * 2 + self.rtt.smoothed() * 2).max(Duration::from_millis(50))
     }
 
     /// When the oldest packets are sent again although no report has told of them (RFC 9002 section 6.2 in spirit).
     fn repair_deadline(&self) -> Duration {
         let wait = self.rtt.patience() + self.interval() * 2 + Duration::from_millis(10);
-        let wait = (wait * 2u32.pow(self.timeouts.min(6))).min(Duration::from_secs(1).max(wait));
+        let wait = (wait * 2u32.pow(self.timeouts.min(6))).min(Duration::from_millis(500).max(wait));
         self.last_progress.max(self.last_timeout) + wait
     }
 
@@ -455,6 +480,7 @@ impl Sender {
             packets: stats.packets,
             lost_packets: stats.lost_packets,
             retransmitted_bytes: stats.retransmitted_bytes,
+            wire_bytes: stats.wire_bytes,
             limits: self.limits,
             ..Snapshot::default()
         }

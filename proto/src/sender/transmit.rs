@@ -75,6 +75,7 @@ impl Sender {
             let srtt =
                 self.rtt.sampled().map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1));
             frames.push(Frame::Ping { token: self.ping_token, srtt_us: srtt });
+            frames.extend(self.sample(now).map(Frame::Stats));
         }
         // The first datagrams are padded to the size that the path must carry, so that a path that cannot is noticed.
         let size = (!self.link.is_established()).then_some(BASE_DATAGRAM);
@@ -120,7 +121,7 @@ impl Sender {
         // Two datagrams always: a window below one would stop a slow flow for ever.
         let host_window = self.host_window();
         let window = self.rate.window().min(host_window).max(2 * u64::from(datagram));
-        self.pacer.set_rate(now, self.rate.rate(), datagram);
+        self.pacer.set_rate(now, self.rate.rate(), datagram, self.rate.burst_share());
         let batch = self.pacer.batch_bytes();
         let allowance = self.link.allowance();
         if self.ledger.in_flight() + u64::from(datagram) > window
@@ -164,6 +165,7 @@ impl Sender {
             self.limiter.0 = self.why_idle();
             return None;
         }
+        self.sampling.began.get_or_insert(now);
         self.pacer.on_sent(length as u64 + packets * IP_OVERHEAD);
         Some(Transmit { to, length, segment: segment.min(length) })
     }
@@ -270,5 +272,6 @@ impl Sender {
         }
         self.ledger.on_sent(number, now, cargo, length as u16);
         self.stats.packets += 1;
+        self.stats.wire_bytes += length as u64 + IP_OVERHEAD;
     }
 }

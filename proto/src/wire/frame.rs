@@ -5,11 +5,13 @@
 //! 1 PING      token u64 | smoothed RTT in microseconds u32 (0: unknown)   answered by PONG with the token
 //! 2 PONG      token u64
 //! 3 REPORT    see `report`
+//! 4 STATS     see `sample`
 //! ```
 
-use super::Reader;
 use super::report::Report;
+use super::{Reader, sample};
 use crate::Error;
+use crate::stats::Sample;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub enum Frame {
     },
     /// What has arrived.
     Report(Report),
+    /// What the sender knows about path and rate, for people to look at.
+    Stats(Sample),
 }
 
 impl Frame {
@@ -46,6 +50,10 @@ impl Frame {
             Self::Report(report) => {
                 out.push(3);
                 report.encode(out);
+            }
+            Self::Stats(stats) => {
+                out.push(4);
+                sample::encode(stats, out);
             }
         }
     }
@@ -68,6 +76,9 @@ impl Frame {
                 },
                 2 => Self::Pong { token: reader.u64().ok_or_else(cut)? },
                 3 => Self::Report(Report::decode(reader).ok_or_else(cut)?),
+                4 => Self::Stats(
+                    sample::decode(reader).ok_or(Error::PeerMisbehaved("a STATS frame is malformed"))?,
+                ),
                 _ => return Err(Error::PeerMisbehaved("a frame has an unknown type")),
             };
             return Ok(Some(frame));
@@ -101,5 +112,19 @@ mod tests {
             }
         }
         assert!(Frame::decode(&mut Reader::new(&[99])).is_err());
+    }
+
+    #[test]
+    fn statistics_are_frame_4_and_refused_when_cut() {
+        let bytes = [&[4, 1, 2, 3, 4, 0, 5, 0, 6, 7, 8, 9, 1, 5][..], b"drain"].concat();
+        let frame = Frame::decode(&mut Reader::new(&bytes)).unwrap().unwrap();
+        let Frame::Stats(sample) = &frame else { panic!("{frame:?}") };
+        assert_eq!((sample.bytes_done, sample.retransmitted_bytes, sample.state.as_str()), (2, 9, "drain"));
+        let mut encoded = Vec::new();
+        frame.encode(&mut encoded);
+        assert_eq!(encoded, bytes);
+        for cut in 1..bytes.len() {
+            assert!(Frame::decode(&mut Reader::new(&bytes[..cut])).is_err(), "cut at {cut}");
+        }
     }
 }

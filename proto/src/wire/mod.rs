@@ -5,6 +5,7 @@
 pub mod frame;
 pub mod packet;
 pub mod report;
+pub mod sample;
 
 /// Takes bytes apart from the front. Every method yields `None` when too few are left.
 #[derive(Debug, Clone)]

@@ -6,12 +6,14 @@
 //! held u32                 microseconds since it arrived
 //! clock u32                receiver's clock, microseconds, wrapping
 //! delay_min, delay_max i32 each: arrival clock - time of sending, microseconds, over the packets since the last report
-//! packets, bytes u64 each  datagrams and their UDP payload bytes received since the session began
-//! credit u64               content may be sent below this offset
-//! manifest u64             manifest bytes consumed
-//! stored u64               content bytes that are on disk
+//! packets, bytes varint each: datagrams and their UDP payload bytes received since the session began
+//! credit varint            content may be sent below this offset
+//! manifest varint          manifest bytes consumed
+//! stored varint            content bytes that are on disk
 //! files varint             files finished
 //! buffer varint            bytes that may wait at the receiver, arrived but not yet taken; 0: not told
+//! train_bytes, train_us varint each: UDP payload bytes, without the first datagram of each train, that arrived in trains
+//!                          since the last report, and the time they took. A train is what was sent at one time
 //! low u64                  the ranges start here
 //! runs: count varint, then that many varints: packets received, missing, received, ... from `low` upwards.
 //!       The first may be zero. What lies beyond the last run is not told.
@@ -50,6 +52,10 @@ pub struct Report {
     pub files: u64,
     /// Bytes that may wait in the receiver's socket buffer; 0 if it does not tell.
     pub buffer: u64,
+    /// Bytes that arrived in trains since the last report, without the first packet of each.
+    pub train_bytes: u64,
+    /// Microseconds from the first to the last packet of these trains, added up.
+    pub train_us: u64,
     /// First packet number that `runs` tells of.
     pub low: u64,
     /// Lengths of alternating runs from `low`: received, missing, received, ...
@@ -60,7 +66,7 @@ pub struct Report {
 pub const MAX_RUNS: u64 = 4096;
 
 /// Bytes of a report without its runs, at most.
-pub const FIXED_BYTES: usize = 1 + 8 + 4 * 4 + 8 * 5 + 10 + 10 + 8 + 3;
+pub const FIXED_BYTES: usize = 1 + 8 + 4 * 4 + 9 * 10 + 8 + 3;
 
 impl Report {
     /// Appends the report.
@@ -72,10 +78,11 @@ impl Report {
         out.extend_from_slice(&self.delay_min_us.to_be_bytes());
         out.extend_from_slice(&self.delay_max_us.to_be_bytes());
         for value in [self.packets, self.bytes, self.credit, self.manifest, self.stored] {
-            out.extend_from_slice(&value.to_be_bytes());
+            put_varint(out, value);
         }
-        put_varint(out, self.files);
-        put_varint(out, self.buffer);
+        for value in [self.files, self.buffer, self.train_bytes, self.train_us] {
+            put_varint(out, value);
+        }
         out.extend_from_slice(&self.low.to_be_bytes());
         put_varint(out, self.runs.len() as u64);
         for run in &self.runs {
@@ -94,13 +101,15 @@ impl Report {
             clock_us: reader.u32()?,
             delay_min_us: reader.u32()? as i32,
             delay_max_us: reader.u32()? as i32,
-            packets: reader.u64()?,
-            bytes: reader.u64()?,
-            credit: reader.u64()?,
-            manifest: reader.u64()?,
-            stored: reader.u64()?,
+            packets: reader.varint()?,
+            bytes: reader.varint()?,
+            credit: reader.varint()?,
+            manifest: reader.varint()?,
+            stored: reader.varint()?,
             files: reader.varint()?,
             buffer: reader.varint()?,
+            train_bytes: reader.varint()?,
+            train_us: reader.varint()?,
             low: reader.u64()?,
             runs: Vec::new(),
         };
@@ -145,6 +154,8 @@ mod tests {
             stored: 10,
             files: 300,
             buffer: 200,
+            train_bytes: 1000,
+            train_us: 12,
             low: 5,
             runs: vec![0, 2, 11],
         }
@@ -158,10 +169,11 @@ mod tests {
             &[3][..],
             &[0, 0, 0, 0, 0, 0, 0, 0x11],
             &[0, 0, 0, 2, 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xfc, 0, 0, 0, 5],
-            &[0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8],
-            &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 10],
+            &[6, 7, 8, 9, 10],
             &[0xac, 2],
             &[0xc8, 1],
+            &[0xe8, 7],
+            &[12],
             &[0, 0, 0, 0, 0, 0, 0, 5],
             &[3, 0, 2, 11],
         ]

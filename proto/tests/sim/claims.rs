@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use haul_proto::control::RatePolicy;
 use haul_proto::rate::RateConfig;
+use haul_proto::stats::Sample;
 use haul_proto::units::Rate;
 
 use crate::link::LinkConfig;
@@ -94,6 +95,9 @@ fn reordering_alone_causes_little_repair() {
     scene.rate = fixed(90);
     let ending = run(scene).unwrap();
     assert!(ending.retransmitted < MIB as u64, "{} bytes sent again", ending.retransmitted);
+    let lost: Vec<u64> = ending.sent_samples.iter().map(|sample| sample.lost_packets).collect();
+    assert!(lost.iter().max() > Some(&ending.lost), "some were declared lost and came after all: {lost:?}");
+    assert!(lost.windows(2).all(|pair| pair[0] <= pair[1]), "{lost:?}");
 }
 
 #[test]
@@ -139,6 +143,11 @@ fn an_outage_of_thirty_seconds_is_survived() {
         scene.back.blackout = outage;
         let ending = run(scene).unwrap();
         assert!(ending.time < Duration::from_secs(48), "upload {upload}: {:?}", ending.time);
+        let silent = Duration::from_secs(3)..Duration::from_secs(31);
+        let samples: Vec<_> =
+            ending.sent_samples.iter().filter(|sample| silent.contains(&sample.at)).collect();
+        assert!(samples.len() > 250, "upload {upload}: {}", samples.len());
+        assert!(samples.iter().all(|sample| sample.delivery == Rate::ZERO), "upload {upload}");
     }
 }
 
@@ -187,4 +196,49 @@ fn more_files_than_the_receiver_keeps_in_its_books_arrive() {
     scene.forward = wan(300.0, 20, 0.01);
     let ending = run(scene).unwrap();
     assert!(ending.time < Duration::from_secs(5), "{:?}", ending.time);
+}
+
+/// Rows of the first are all in the second, in order.
+fn is_part_of(part: &[Sample], whole: &[Sample]) -> bool {
+    let mut rest = whole.iter();
+    part.iter().all(|sample| rest.any(|other| other == sample))
+}
+
+#[test]
+fn both_ends_see_the_sender_s_samples_ten_times_a_second() {
+    for (upload, policy) in [
+        (true, RatePolicy::Fair),
+        (false, RatePolicy::Fair),
+        (true, RatePolicy::Fixed),
+        (false, RatePolicy::Fixed),
+    ] {
+        let mut scene = Scene { upload, ..scene(50.0, 80, 0.02, 30) };
+        scene.rate = RateConfig { policy, ..fixed(40) };
+        let ending = run(scene).unwrap();
+        let samples = &ending.sent_samples;
+        let seconds = samples.last().unwrap().at.as_secs_f64();
+        let row = format!("upload {upload}, {policy:?}: {} samples in {seconds} s", samples.len());
+        assert!(seconds > 6.0 && (9.0..=10.1).contains(&(samples.len() as f64 / seconds)), "{row}");
+        assert!(is_part_of(&ending.heard_samples, samples), "{row}");
+        assert!(ending.heard_samples.len() as f64 > 0.9 * samples.len() as f64, "{row}");
+        for pair in samples.windows(2) {
+            assert!(pair[0].at < pair[1].at && pair[0].bytes_done <= pair[1].bytes_done, "{row}: {pair:?}");
+            assert!(pair[0].lost_packets <= pair[1].lost_packets, "{row}: {pair:?}");
+            assert!(pair[0].retransmitted_bytes <= pair[1].retransmitted_bytes, "{row}: {pair:?}");
+        }
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        for sample in samples.iter().filter(|sample| (2.0..6.0).contains(&sample.at.as_secs_f64())) {
+            assert!((38e6..=40e6).contains(&(sample.pacing.bps() as f64)), "{row}: {sample:?}");
+            // Two percent are lost on the way, two more are headers of IP and UDP.
+            let delivered = sample.delivery.bps() as f64 / sample.pacing.bps() as f64;
+            assert!((0.9..0.985).contains(&delivered), "{row}: {sample:?}");
+            assert_eq!(sample.target, Some(Rate::from_bps(40_000_000)), "{row}");
+            assert!((80.0..86.0).contains(&ms(sample.rtt)), "{row}: {sample:?}");
+            assert!((80.0..82.0).contains(&ms(sample.base_rtt.unwrap())), "{row}: {sample:?}");
+            assert!(ms(sample.queue) < 5.0, "{row}: {sample:?}");
+        }
+        let last = samples.last().unwrap();
+        let loss = last.lost_packets as f64 / (last.lost_packets + last.arrived_packets) as f64;
+        assert!((0.014..0.026).contains(&loss), "{row}: loss {loss}");
+    }
 }

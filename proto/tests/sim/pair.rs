@@ -15,6 +15,7 @@ use haul_proto::manifest::{Attributes, Record, Trailer};
 use haul_proto::rate::RateConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
+use haul_proto::stats::Sample;
 
 use crate::link::{Dice, Link, LinkConfig};
 
@@ -87,6 +88,9 @@ pub struct Ending {
     pub lost: u64,
     pub rejected: u64,
     pub datagram: u16,
+    /// What the sender told about itself, as either end saw it.
+    pub sent_samples: Vec<Sample>,
+    pub heard_samples: Vec<Sample>,
 }
 
 enum Event {
@@ -169,6 +173,7 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
     let mut disk_free = start;
     let mut buffer = Vec::new();
     let mut steps = 0u64;
+    let (mut sent_samples, mut heard_samples) = (Vec::new(), Vec::new());
     let moved = |now: Duration| scene.moves.iter().filter(|at| start + **at <= now).count();
     loop {
         steps += 1;
@@ -216,6 +221,8 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
                 }
             }
         }
+        sent_samples.extend(sender.poll_sample());
+        heard_samples.extend(receiver.poll_sample());
         if sender.is_complete() {
             break;
         }
@@ -239,6 +246,8 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
         lost: stats.lost_packets,
         rejected: receiver.link().stats().rejected + sender.link().stats().rejected,
         datagram: stats.datagram,
+        sent_samples,
+        heard_samples,
     })
 }
 

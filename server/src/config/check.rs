@@ -6,8 +6,9 @@ use nix::unistd::{Uid, User};
 
 use super::parse::{FilledTable, Origin, Problem};
 use super::settings::Section;
-use super::{Config, UserEntry, user};
+use super::{Config, UserEntry, schedule, user};
 use crate::privileges;
+use crate::shares::schedule::LocalTime;
 use crate::trusted_file;
 
 /// Everything that does not fit, in the order of the file.
@@ -36,8 +37,35 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         }
         check_user(&mut found, table, &entry);
     }
+    check_schedules(&mut found, config);
     found.problems.sort_by_key(|problem| problem.line);
     found.problems
+}
+
+/// Schedules that cannot mean anything, and a system that does not know its time.
+fn check_schedules(found: &mut Found, config: &Config) {
+    for table in config.tables.iter().filter(|table| table.section == Section::Schedule) {
+        let Some(schedule) = schedule(table) else { continue };
+        if schedule.window.is_empty() {
+            found.wrong(
+                line_of(table, "to"),
+                "`from` and `to` in [[schedule]] are the same",
+                "write \"00:00\" and \"24:00\" for the whole day",
+            );
+        }
+        if schedule.caps.is_empty() {
+            let advice = "write max_rate, max_rate_in or max_rate_out";
+            found.wrong(table.line, "a [[schedule]] without a rate", advice);
+        }
+        if let Some(name) = schedule.user.filter(|name| config.users.iter().all(|user| user.name != *name)) {
+            let advice = "name one, or leave `user` out for all of the server";
+            found.wrong(line_of(table, "user"), &format!("no [[user]] `{name}`"), advice);
+        }
+    }
+    if let (false, Some(trouble)) = (config.schedules.is_empty(), LocalTime::trouble()) {
+        let what = format!("[[schedule]]: the time zone is not known, UTC is used: {trouble}");
+        found.warn(None, &what, "set /etc/localtime or TZ");
+    }
 }
 
 fn check_user(found: &mut Found, table: &FilledTable, entry: &UserEntry) {
@@ -156,6 +184,15 @@ mod tests {
                 "duplicate user `a` (first in line 1), line 8: keep one of them",
             ),
             (format!("[udp]\nports = \"80\"\n{}", user_lines("a", "/", "")), "warning: `ports` in [udp]: "),
+            (
+                "[[schedule]]\nfrom = \"08:00\"\nto = \"8:00\"\nmax_rate = \"1m\"\n".to_owned(),
+                "`from` and `to` in [[schedule]] are the same, line 3: write \"00:00\"",
+            ),
+            ("\n[[schedule]]\n".to_owned(), "a [[schedule]] without a rate, line 2: write max_rate"),
+            (
+                "[[schedule]]\nmax_rate = \"1m\"\nuser = \"bob\"\n".to_owned(),
+                "no [[user]] `bob`, line 3: name one",
+            ),
             (format!("[ssh]\nlisten = []\n{}", user_lines("a", "/", "")), "`listen` in [ssh] is empty"),
         ];
         for (n, (text, expected)) in cases.iter().enumerate() {

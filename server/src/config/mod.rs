@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use nix::unistd::Uid;
 
@@ -20,6 +21,8 @@ use settings::{SETTINGS, Section, Value};
 
 use crate::error::ServerError;
 use crate::policy::{Permissions, PortRange};
+use crate::shares::caps::{Caps, Schedule, SharedCaps};
+use crate::shares::schedule::Window;
 
 /// Longest configuration file, in bytes: several ten thousand users.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -33,8 +36,14 @@ pub struct Config {
     pub ssh_listen: Vec<SocketAddr>,
     /// UDP ports of the sessions.
     pub udp_ports: PortRange,
+    /// What all that the server sends carries; none is what the client asks for.
+    pub dscp: Option<Dscp>,
     /// Addresses for HTTPS.
     pub https_listen: Vec<SocketAddr>,
+    /// What all sessions may use together.
+    pub limits: SharedCaps,
+    /// Other limits at some times.
+    pub schedules: Vec<Schedule>,
     /// Who may log in.
     pub users: Vec<Arc<UserEntry>>,
     tables: Vec<FilledTable>,
@@ -53,8 +62,10 @@ pub struct UserEntry {
     pub authorized_keys: PathBuf,
     /// What the user may do.
     pub permissions: Permissions,
-    /// The most the user may transfer.
-    pub max_rate: Option<Rate>,
+    /// What the user's sessions may use together.
+    pub caps: SharedCaps,
+    /// The most each of them may use.
+    pub max_session_rate: Option<Rate>,
     /// The system account of the worker, when the server runs as root.
     pub account: Option<String>,
 }
@@ -101,6 +112,12 @@ impl Config {
         }
     }
 
+    /// The caps that sessions share.
+    pub(crate) fn caps(&self) -> Caps {
+        let users = self.users.iter().map(|user| (user.name.clone(), user.caps));
+        Caps::new(self.limits, users, self.schedules.clone())
+    }
+
     /// Looks at the system: accounts, folders, key files.
     #[must_use]
     pub fn check(&self) -> Vec<Problem> {
@@ -133,13 +150,16 @@ impl Config {
                 Some(Value::Ports(ports)) => *ports,
                 _ => PortRange::DEFAULT,
             };
-        let users = tables.iter().filter(|table| table.section == Section::User);
+        let all = |section| tables.iter().filter(move |table| table.section == section);
         Self {
             state_dir: section(Section::Top).map(|table| path(table, "state_dir")).unwrap_or_default(),
             ssh_listen: addresses(Section::Ssh),
             udp_ports,
+            dscp: section(Section::Udp).and_then(dscp),
             https_listen: addresses(Section::Https),
-            users: users.map(|table| Arc::new(user(table))).collect(),
+            limits: section(Section::Limits).map(shared_caps).unwrap_or_default(),
+            schedules: all(Section::Schedule).filter_map(schedule).collect(),
+            users: all(Section::User).map(|table| Arc::new(user(table))).collect(),
             tables,
             origin,
         }
@@ -169,11 +189,45 @@ fn user(table: &FilledTable) -> UserEntry {
             Some(Value::Permissions(permissions)) => *permissions,
             _ => Permissions::default(),
         },
-        max_rate: match table.cell("max_rate").map(|cell| &cell.value) {
-            Some(Value::Rate(rate)) => Some(*rate),
-            _ => None,
-        },
+        caps: shared_caps(table),
+        max_session_rate: rate(table, "max_session_rate"),
         account: name("account"),
+    }
+}
+
+fn shared_caps(table: &FilledTable) -> SharedCaps {
+    SharedCaps {
+        both: rate(table, "max_rate"),
+        uploads: rate(table, "max_rate_in"),
+        downloads: rate(table, "max_rate_out"),
+    }
+}
+
+fn schedule(table: &FilledTable) -> Option<Schedule> {
+    let time = |key| match table.cell(key)?.value {
+        Value::TimeOfDay(time) => Some(time),
+        _ => None,
+    };
+    let Value::Days(days) = table.cell("days")?.value else { return None };
+    let user = match table.cell("user").map(|cell| &cell.value) {
+        Some(Value::Name(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let window = Window { days, from: time("from")?, to: time("to")? };
+    Some(Schedule { window, user, caps: shared_caps(table) })
+}
+
+fn rate(table: &FilledTable, key: &str) -> Option<Rate> {
+    match table.cell(key)?.value {
+        Value::Rate(rate) => Some(rate),
+        _ => None,
+    }
+}
+
+fn dscp(table: &FilledTable) -> Option<Dscp> {
+    match table.cell("dscp")?.value {
+        Value::Dscp(dscp) => Some(dscp),
+        _ => None,
     }
 }
 

@@ -114,7 +114,7 @@ impl Reader<'_> {
 
     fn read_section(&mut self, section: Section, start: usize, value: &Spanned<DeValue<'_>>) {
         let found = match (section, value.get_ref()) {
-            (Section::User, DeValue::Array(items)) => {
+            (section, DeValue::Array(items)) if section.is_list() => {
                 for item in items.iter() {
                     match item.get_ref().as_table() {
                         Some(table) => self.read_table(section, item.span().start, table),
@@ -123,7 +123,10 @@ impl Reader<'_> {
                 }
                 return;
             }
-            (Section::User, DeValue::Table(_)) => "[user]",
+            (section, DeValue::Table(_)) if section.is_list() => match section {
+                Section::User => "[user]",
+                _ => "[schedule]",
+            },
             (_, DeValue::Table(table)) => return self.read_table(section, start, table),
             (_, other) => other.type_str(),
         };
@@ -316,6 +319,27 @@ account = "alice"
             (
                 "state_dir = \"lib\"\n",
                 "`state_dir` in the top level, line 1: expected an absolute path such as \"/srv/alice\", found \"lib\"",
+            ),
+            (
+                "[[schedule]]\ndays = \"workdays\"\n",
+                "`days` in [[schedule]], line 2: expected days such as \"mon-fri\" or \"mon,wed,sat-sun\", found \"workdays\"",
+            ),
+            (
+                "[[schedule]]\nto = 18\n",
+                "`to` in [[schedule]], line 2: expected a time from \"00:00\" to \"24:00\" such as \"08:00\", found 18",
+            ),
+            (
+                "[[schedule]]\nmax_rat = \"1m\"\n",
+                "unknown key `max_rat` in [[schedule]], line 2: did you mean `max_rate`?",
+            ),
+            (
+                "[schedule]\nmax_rate = \"1m\"\n",
+                "`schedule`, line 1: expected [[schedule]], found [schedule]",
+            ),
+            ("[[limits]]\nmax_rate = \"1m\"\n", "`limits`, line 1: expected [limits], found array"),
+            (
+                "[udp]\ndscp = 64\n",
+                "`dscp` in [udp], line 2: expected a DSCP such as \"CS1\", \"AF41\", \"EF\", or a number from 0 to 63, found 64",
             ),
             ("[user]\nname = \"a\"\n", "`user`, line 1: expected [[user]], found [user]"),
             ("ssh = 1\n", "`ssh`, line 1: expected [ssh], found integer"),

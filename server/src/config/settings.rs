@@ -5,10 +5,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use toml::de::DeValue;
 
 use crate::policy::{Permissions, PortRange};
+use crate::shares::schedule::{Days, TimeOfDay};
 
 /// Where a setting stands in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +19,14 @@ pub(crate) enum Section {
     Ssh,
     Udp,
     Https,
+    Limits,
     User,
+    Schedule,
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 5] = [Self::Top, Self::Ssh, Self::Udp, Self::Https, Self::User];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Top, Self::Ssh, Self::Udp, Self::Https, Self::Limits, Self::User, Self::Schedule];
 
     /// Its name in the file.
     pub(crate) const fn name(self) -> &'static str {
@@ -30,7 +35,9 @@ impl Section {
             Self::Ssh => "ssh",
             Self::Udp => "udp",
             Self::Https => "https",
+            Self::Limits => "limits",
             Self::User => "user",
+            Self::Schedule => "schedule",
         }
     }
 
@@ -41,8 +48,15 @@ impl Section {
             Self::Ssh => "[ssh]",
             Self::Udp => "[udp]",
             Self::Https => "[https]",
+            Self::Limits => "[limits]",
             Self::User => "[[user]]",
+            Self::Schedule => "[[schedule]]",
         }
+    }
+
+    /// Whether there may be several.
+    pub(crate) const fn is_list(self) -> bool {
+        matches!(self, Self::User | Self::Schedule)
     }
 
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -59,6 +73,9 @@ pub(crate) enum Kind {
     Name,
     Permissions,
     Rate,
+    Dscp,
+    Days,
+    TimeOfDay,
 }
 
 /// One setting.
@@ -95,13 +112,28 @@ pub(crate) const SETTINGS: &[Setting] = &[
         r#"["0.0.0.0:33001", "[::]:33001"]"#, "addresses for SSH"),
     setting!(Udp "ports" Ports, Some(r#""33001-33100""#), false, r#""33001-33100""#,
         "one port or a range; open it in the firewall"),
+    setting!(Udp "dscp" Dscp, None, false, r#""CS1""#,
+        "optional; on all that the server sends, 0 for none; default: as the client asks"),
     setting!(Https "listen" Addresses, Some("[]"), false, r#"["0.0.0.0:8443"]"#, "addresses for HTTPS"),
+    setting!(Limits "max_rate" Rate, None, false, r#""10g""#, "optional; all transfers of the server together"),
+    setting!(Limits "max_rate_in" Rate, None, false, r#""5g""#, "optional; of them, all uploads"),
+    setting!(Limits "max_rate_out" Rate, None, false, r#""8g""#, "optional; of them, all downloads"),
     setting!(User "name" Name, None, true, r#""alice""#, "login name"),
     setting!(User "docroot" Path, None, true, r#""/srv/alice""#, "the only folder the user can reach"),
     setting!(User "authorized_keys" Path, None, true, r#""/etc/haul/alice.keys""#, "public keys, in OpenSSH's format"),
     setting!(User "permissions" Permissions, None, true, r#"["read", "write", "list"]"#, "any of read, write, list"),
-    setting!(User "max_rate" Rate, None, false, r#""1g""#, "optional"),
+    setting!(User "max_rate" Rate, None, false, r#""1g""#, "optional; all transfers of the user together"),
+    setting!(User "max_rate_in" Rate, None, false, r#""500m""#, "optional; of them, all uploads"),
+    setting!(User "max_rate_out" Rate, None, false, r#""800m""#, "optional; of them, all downloads"),
+    setting!(User "max_session_rate" Rate, None, false, r#""300m""#, "optional; each transfer of the user"),
     setting!(User "account" Name, None, false, r#""alice""#, "optional; the system account of the transfers, default: `name`"),
+    setting!(Schedule "days" Days, Some(r#""mon-sun""#), false, r#""mon-fri""#, "names and ranges: mon,wed,sat-sun"),
+    setting!(Schedule "from" TimeOfDay, Some(r#""00:00""#), false, r#""08:00""#, "local time of the server"),
+    setting!(Schedule "to" TimeOfDay, Some(r#""24:00""#), false, r#""18:00""#, "before `from`: on the next day"),
+    setting!(Schedule "user" Name, None, false, r#""alice""#, "optional; whose transfers, default: all of the server"),
+    setting!(Schedule "max_rate" Rate, None, false, r#""200m""#, "all of them together; the lowest of several limits holds"),
+    setting!(Schedule "max_rate_in" Rate, None, false, r#""100m""#, "optional; of them, all uploads"),
+    setting!(Schedule "max_rate_out" Rate, None, false, r#""150m""#, "optional; of them, all downloads"),
 ];
 
 /// A value of a setting.
@@ -113,6 +145,9 @@ pub(crate) enum Value {
     Name(String),
     Permissions(Permissions),
     Rate(Rate),
+    Dscp(Dscp),
+    Days(Days),
+    TimeOfDay(TimeOfDay),
 }
 
 impl Kind {
@@ -125,6 +160,9 @@ impl Kind {
             Self::Name => "a name such as \"alice\"",
             Self::Permissions => "a list of \"read\", \"write\" and \"list\"",
             Self::Rate => "a rate with its unit such as \"1g\" or \"300m\"",
+            Self::Dscp => "a DSCP such as \"CS1\", \"AF41\", \"EF\", or a number from 0 to 63",
+            Self::Days => "days such as \"mon-fri\" or \"mon,wed,sat-sun\"",
+            Self::TimeOfDay => "a time from \"00:00\" to \"24:00\" such as \"08:00\"",
         }
     }
 
@@ -144,6 +182,9 @@ impl Kind {
             Self::Name => name(value.as_str()?).map(Value::Name),
             Self::Permissions => permissions(&texts(value)?).map(Value::Permissions),
             Self::Rate => rate(value.as_str()?).map(Value::Rate),
+            Self::Dscp => dscp(value).map(Value::Dscp),
+            Self::Days => Days::parse(value.as_str()?).map(Value::Days),
+            Self::TimeOfDay => TimeOfDay::parse(value.as_str()?).map(Value::TimeOfDay),
         }
     }
 }
@@ -185,6 +226,12 @@ fn rate(text: &str) -> Option<Rate> {
     text.trim().ends_with(|c: char| c.is_ascii_alphabetic()).then(|| Rate::parse(text).ok()).flatten()
 }
 
+/// In quotes or, as a number, without.
+fn dscp(value: &DeValue<'_>) -> Option<Dscp> {
+    let number = value.as_integer().filter(|number| number.radix() == 10).map(|number| number.as_str());
+    Dscp::parse(number.or_else(|| value.as_str())?).ok()
+}
+
 /// As in the file.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -199,6 +246,9 @@ impl fmt::Display for Value {
                 write_list(f, names.into_iter().filter(|(yes, _)| *yes).map(|(_, name)| name.to_owned()))
             }
             Self::Rate(rate) => f.write_str(&quoted(&rate_text(rate.bps()))),
+            Self::Dscp(dscp) => f.write_str(&quoted(&dscp.to_string())),
+            Self::Days(days) => f.write_str(&quoted(&days.to_string())),
+            Self::TimeOfDay(time) => f.write_str(&quoted(&time.to_string())),
         }
     }
 }

@@ -41,7 +41,7 @@ fn for_account(name: &str, home: &Path, xdg_state_home: Option<PathBuf>) -> Conf
         match table.section {
             Section::Top => table.set("state_dir", Value::Path(state_home.join("haul")), Origin::SingleUser),
             Section::Ssh => table.set("listen", Value::Addresses(listen.to_vec()), Origin::SingleUser),
-            Section::Udp | Section::Https | Section::User => {}
+            Section::Udp | Section::Https | Section::Limits | Section::User | Section::Schedule => {}
         }
     }
     let mut user = FilledTable::new(Section::User, None);

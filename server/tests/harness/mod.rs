@@ -48,12 +48,12 @@ fn rsa_key() -> &'static Path {
     folder.path()
 }
 
-/// An executable script. Another process writes it: while this one had it open for writing, a fork of another test
+/// An executable script whose output goes where a worker's does: to the socket that is its standard input. Another process writes it: while this one had it open for writing, a fork of another test
 /// could keep it so, and starting it would fail.
 pub(crate) fn script(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("worker");
     let command = format!("printf '%s' \"$1\" > {0} && chmod 755 {0}", path.display());
-    must("/bin/sh", &["-c", &command, "sh", &format!("#!/bin/sh\n{text}\n")]);
+    must("/bin/sh", &["-c", &command, "sh", &format!("#!/bin/sh\nexec >&0\n{text}\n")]);
     path
 }
 

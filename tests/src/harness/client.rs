@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,6 +41,7 @@ pub struct Client {
     environment: Vec<(OsString, OsString)>,
     namespace: Option<String>,
     working_directory: Option<PathBuf>,
+    listens: bool,
     limit: Duration,
     server_log: PathBuf,
 }
@@ -53,6 +55,7 @@ impl Client {
             environment: Vec::new(),
             namespace: None,
             working_directory: None,
+            listens: false,
             limit: USUAL_LIMIT,
             server_log: PathBuf::new(),
         };
@@ -107,6 +110,13 @@ impl Client {
         self
     }
 
+    /// Gives it a standard input that [`Running::say`] writes to; otherwise it has none.
+    #[must_use]
+    pub fn listening(mut self) -> Self {
+        self.listens = true;
+        self
+    }
+
     /// Fails the test when it takes longer.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -151,7 +161,8 @@ impl Client {
         let directory = scratch();
         let file = |name| File::create(directory.path().join(name)).expect("our own directory is writable");
         let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        command.stdin(if self.listens { Stdio::piped() } else { Stdio::null() });
+        command.stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         Running {
             child,
@@ -216,6 +227,15 @@ impl Running {
             done(self) || ended
         });
         assert!(seen && (!ended || done(self)), "{what}: did not happen\n{}", self.story());
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// When it has none, or does not take it.
+    pub fn say(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("it was made listening");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("its standard input is open");
     }
 
     /// Sends a signal.

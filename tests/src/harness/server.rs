@@ -50,8 +50,12 @@ pub struct ServerOptions {
     pub account: Account,
     /// More lines for the top of the configuration, before the first table.
     pub top_lines: String,
+    /// More lines for the `[udp]` table.
+    pub udp_lines: String,
     /// More lines for the user's table.
     pub user_lines: String,
+    /// Names of more users, who differ from the usual one in their name only.
+    pub more_users: Vec<String>,
     /// More tables for the end.
     pub tables: String,
     /// Listen for the HTTPS fallback: on 8443 in a namespace, else on a free port.
@@ -77,7 +81,9 @@ impl Default for ServerOptions {
             max_rate: None,
             account: Account::Fitting,
             top_lines: String::new(),
+            udp_lines: String::new(),
             user_lines: String::new(),
+            more_users: Vec::new(),
             tables: String::new(),
             https: false,
             environment: Vec::new(),
@@ -398,29 +404,33 @@ fn configuration(directory: &Path, options: &ServerOptions, account: Option<&str
     let path = |name: &str| directory.join(name).display().to_string();
     let permissions: Vec<String> = options.permissions.iter().map(|word| format!("{word:?}")).collect();
     let mut text = format!(
-        "state_dir = {:?}\n{}\n[ssh]\nlisten = [{ssh}]\n\n[udp]\nports = \"{}-{}\"\n\n",
+        "state_dir = {:?}\n{}\n[ssh]\nlisten = [{ssh}]\n\n[udp]\nports = \"{}-{}\"\n{}\n\n",
         path("state"),
         options.top_lines,
         ports.udp.0,
-        ports.udp.1
+        ports.udp.1,
+        options.udp_lines
     );
     if options.https {
         let _ = write!(text, "[https]\nlisten = [\"{listen}:{}\"]\n\n", ports.https);
     }
-    let _ = write!(
-        text,
-        "[[user]]\nname = {USER:?}\ndocroot = {:?}\nauthorized_keys = {:?}\npermissions = [{}]\n",
-        path("docroot"),
-        path("authorized_keys"),
-        permissions.join(", ")
-    );
-    if let Some(rate) = &options.max_rate {
-        let _ = writeln!(text, "max_rate = {rate:?}");
+    for name in std::iter::once(USER).chain(options.more_users.iter().map(String::as_str)) {
+        let _ = write!(
+            text,
+            "[[user]]\nname = {name:?}\ndocroot = {:?}\nauthorized_keys = {:?}\npermissions = [{}]\n",
+            path("docroot"),
+            path("authorized_keys"),
+            permissions.join(", ")
+        );
+        if let Some(rate) = &options.max_rate {
+            let _ = writeln!(text, "max_rate = {rate:?}");
+        }
+        if let Some(account) = account {
+            let _ = writeln!(text, "account = {account:?}");
+        }
+        let _ = writeln!(text, "{}", options.user_lines);
     }
-    if let Some(account) = account {
-        let _ = writeln!(text, "account = {account:?}");
-    }
-    let _ = write!(text, "{}\n{}\n", options.user_lines, options.tables);
+    let _ = writeln!(text, "{}", options.tables);
     text
 }
 
