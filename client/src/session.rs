@@ -34,6 +34,12 @@ use crate::ssh::{ChannelEvent, Connection};
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
 
+/// A rate change that the server does not take within this is given up.
+const SAY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Changes of one grant that are shown.
+const MOST_CHANGES: usize = 8;
+
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -258,7 +264,7 @@ impl Conversation {
         self.granted = grant.held_to(self.wish);
         // Whichever end sends: a receiving one has nothing to do with it.
         running.tell(Command::SetRate(self.granted.into()));
-        for change in &grant.changes {
+        for change in grant.changes.iter().take(MOST_CHANGES) {
             presenter.notice(&crate::sanitize::text(change));
         }
         presenter.rate(self.granted);
@@ -274,9 +280,10 @@ impl Conversation {
         match change.apply(self.wish, self.granted, presenter.actual_rate()) {
             Ok(wish) => {
                 self.wish = wish;
-                if let Err(error) = self.say(&ClientMessage::SetRate(wish)).await {
-                    // Listening finds the same and ends the transfer.
-                    tracing::debug!(%error, "a rate change was not sent");
+                // A server that takes nothing must not hold up the transfer. Listening finds out what is wrong.
+                let said = timeout(SAY_TIMEOUT, self.say(&ClientMessage::SetRate(wish))).await;
+                if !matches!(said, Ok(Ok(()))) {
+                    presenter.problem("the server did not take the rate change");
                 }
             }
             Err(reason) => presenter.problem(&reason),

@@ -31,6 +31,12 @@ impl Dscp {
         self.0 << 2
     }
 
+    /// Whether anybody may choose it: CS6 and above are for the network's own traffic (RFC 4594 section 3).
+    #[must_use]
+    pub const fn is_for_users(self) -> bool {
+        self.0 < 48
+    }
+
     /// Reads a number or a name in either case.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Candidates kept: a peer that sends reports without end must not fill the memory. Honest ones need a tenth.
+const MOST_CANDIDATES: usize = 16_384;
+
 /// Minimum of the values of the last `window`.
 #[derive(Debug, Clone)]
 pub(crate) struct MinFilter {
@@ -29,6 +32,9 @@ impl MinFilter {
             self.candidates.pop_back();
         }
         self.candidates.push_back((now, value));
+        if self.candidates.len() > MOST_CANDIDATES {
+            self.candidates.pop_front();
+        }
         while self.candidates.front().is_some_and(|&(at, _)| now.saturating_sub(at) > self.window) {
             self.candidates.pop_front();
         }

@@ -373,6 +373,29 @@ struct Ears {
     waker: Waker,
 }
 
+/// Lines that are no message: told once in a while, so that a client cannot fill the log, and taken slowly.
+#[derive(Default)]
+struct Noise {
+    lines: u64,
+    told: Option<Instant>,
+}
+
+/// Time between two words about such lines.
+const NOISE_TOLD: Duration = Duration::from_secs(10);
+/// Time that each of them costs its sender.
+const NOISE_PAUSE: Duration = Duration::from_millis(1);
+
+impl Noise {
+    fn on_line(&mut self, what: &str) {
+        self.lines += 1;
+        if self.told.is_none_or(|told| told.elapsed() > NOISE_TOLD) {
+            self.told = Some(Instant::now());
+            warn!(lines = self.lines, "ignored on the control channel: {what}");
+        }
+        thread::sleep(NOISE_PAUSE);
+    }
+}
+
 /// Reads the rest of the conversation on a thread of its own, which ends with the process. What is no message is
 /// passed over: noise in the channel must not end a transfer that goes well.
 fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears) {
@@ -387,6 +410,7 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
     });
     thread::spawn(move || {
         let mut buffer = [0; 4096];
+        let mut noise = Noise::default();
         let last = loop {
             match decoder.poll_message() {
                 Ok(Some(ClientMessage::Outcome(outcome))) => break Command::PeerOutcome(outcome),
@@ -394,8 +418,8 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
                 Ok(Some(ClientMessage::SetRate(wish))) => {
                     let _ = heard.send(Heard::Wish(wish));
                 }
-                Ok(Some(ClientMessage::Offer(_))) => warn!("a second offer is ignored"),
-                Err(error) => warn!(%error, "a control line is ignored"),
+                Ok(Some(ClientMessage::Offer(_))) => noise.on_line("a second offer"),
+                Err(error) => noise.on_line(&error.to_string()),
                 Ok(None) => match input.read(&mut buffer) {
                     Ok(0) | Err(_) => break Command::PeerGone,
                     Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),

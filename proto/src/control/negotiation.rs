@@ -112,7 +112,9 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
 pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
     let RateGrant { policy, target_rate, min_rate, mut changes } =
         offer.rate().granted(grant.ceiling.as_ref());
-    let dscp = grant.dscp.or(offer.dscp).filter(|&dscp| dscp != Dscp::BEST_EFFORT);
+    // Classes of network control (RFC 4594) are not for a client to choose.
+    let wished = offer.dscp.filter(|dscp| dscp.is_for_users());
+    let dscp = grant.dscp.or(wished).filter(|&dscp| dscp != Dscp::BEST_EFFORT);
     if let Some(wish) = offer.dscp.filter(|&wish| wish != dscp.unwrap_or_default()) {
         let forced = dscp.unwrap_or_default();
         changes.push(format!("the server marks what it sends with DSCP {forced}, not {wish}"));

@@ -28,6 +28,10 @@ const LEAST_WHILE: f64 = 0.008;
 const SMOOTHING: f64 = 0.25;
 /// The usual queue is that of so many seconds, or round trips if that is longer.
 const USUAL_TIME: (f64, f64) = (2.0, 8.0);
+/// Longer queueing delays, and round trips, are taken as this, seconds: a clock that jumps, or a peer that lies.
+const LONGEST: f64 = 10.0;
+/// Arrivals that are remembered to measure the delivery rate.
+const MOST_ARRIVALS: usize = 4096;
 /// The highest delivery rate is remembered for ten round trips, and this long, seconds: a process that waits for a
 /// processor delivers nothing meanwhile.
 const LEAST_BEST: f64 = 0.1;
@@ -106,7 +110,7 @@ impl Path {
         // The least delay of a short while, whatever the distance, so that flows of all distances see the same queue.
         self.queue.set_window(Duration::from_secs_f64(interval.max(LEAST_WHILE)));
         self.queue.insert(at, sample.delay_min - base);
-        let queue = self.queue.minimum().unwrap_or(0.0);
+        let queue = self.queue.minimum().unwrap_or(0.0).min(LONGEST);
         let share = (self.dt / (SMOOTHING * self.base_rtt())).min(1.0);
         self.queueing = (self.queueing + share * (queue - self.queueing)).max(0.0);
         let long = (USUAL_TIME.1 * self.base_rtt()).max(USUAL_TIME.0);
@@ -132,7 +136,9 @@ impl Path {
         let bytes = sample.received_bytes as f64;
         self.arrivals.push_back((sample.receiver_clock.as_secs_f64(), bytes, self.now));
         let old = self.now - span;
-        while self.arrivals.len() > 2 && self.arrivals.front().is_some_and(|&(_, _, at)| at < old) {
+        while self.arrivals.len() > MOST_ARRIVALS
+            || (self.arrivals.len() > 2 && self.arrivals.front().is_some_and(|&(_, _, at)| at < old))
+        {
             self.arrivals.pop_front();
         }
         if let (Some(first), Some(last)) = (self.arrivals.front(), self.arrivals.back()) {
@@ -191,7 +197,7 @@ impl Path {
 
     /// From sending to the news of arrival.
     pub(super) fn rtt(&self) -> f64 {
-        (self.loop_base() + self.queueing.max(0.0)).max(1e-5)
+        (self.loop_base() + self.queueing.max(0.0)).clamp(1e-5, LONGEST)
     }
 
     /// Highest delivery rate of the last ten round trips or tenth of a second, before random loss.

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use haul_proto::control::RatePolicy;
 use haul_proto::units::Rate;
 
 use super::caps::{Cap, CapKey, Caps};
@@ -77,6 +78,20 @@ struct Told {
     rate: f64,
 }
 
+/// Policies of a user's sessions. Among users each counts once, by the highest of them: who opens many sessions must not
+/// get more than who opens one.
+#[derive(Debug, Default)]
+struct User {
+    sum: f64,
+    highest: f64,
+}
+
+impl User {
+    fn weight(&self, policy: RatePolicy) -> f64 {
+        policy.share() / self.sum.max(f64::MIN_POSITIVE) * self.highest
+    }
+}
+
 impl Ledger {
     pub(crate) const fn new(caps: Caps) -> Self {
         Self { caps, members: BTreeMap::new(), next: 0 }
@@ -108,21 +123,35 @@ impl Ledger {
         let last = before.and_then(|told| told.report.rate).map_or(0.0, |rate| rate.bps() as f64);
         let first = before.map_or(now, |told| told.first);
         member.told = Some(Told { first, report, rate: rate.max(last) });
-        let known = before
-            .is_some_and(|told| (told.report.policy, told.report.target) == (report.policy, report.target));
-        !known
+        // Changes of a wish wait for the next round: nobody makes the others reckon at will.
+        before.is_none()
+    }
+
+    /// What the sessions of each user ask for by their policies.
+    fn users(&self) -> BTreeMap<String, User> {
+        let mut users = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some(told) = member.told {
+                let user: &mut User = users.entry(member.user.clone()).or_default();
+                let share = told.report.policy.share();
+                user.sum += share;
+                user.highest = user.highest.max(share);
+            }
+        }
+        users
     }
 
     /// Shares everything out anew; what is worth telling, to whom.
     pub(crate) fn share_out(&mut self, now: Instant, clock: LocalTime) -> Vec<(SessionId, Share)> {
         let mut table = Table::default();
         let mut entries = Vec::new();
+        let users = self.users();
         for (&id, member) in &mut self.members {
             let Some(told) = member.told else { continue };
             let caps = self.caps.over(&member.user, told.report.direction, clock);
             let target = told.report.target.map_or(f64::INFINITY, |rate| rate.bps() as f64);
             let flow = Flow {
-                weight: told.report.policy.share(),
+                weight: users.get(&member.user).map_or(1.0, |user| user.weight(told.report.policy)),
                 demand: member.demand(now, &told).min(target),
                 caps: caps.iter().map(|cap| table.place(cap)).collect(),
             };
@@ -365,6 +394,19 @@ mod tests {
         scene.assert_shares(&[40.0, 40.0]);
         scene.run(3.0);
         scene.assert_shares(&[1.0, 79.0]);
+    }
+
+    #[test]
+    fn many_sessions_of_one_user_get_no_more_than_one_of_another() {
+        let mut scene = Scene::new(SharedCaps { both: Some(mbit(100.0)), ..SharedCaps::default() }, &[]);
+        (0..4).for_each(|_| scene.join("alice", Download, Fair, 1000.0));
+        scene.join("bob", Download, Fair, 1000.0);
+        scene.run(6.0);
+        scene.assert_shares(&[12.5, 12.5, 12.5, 12.5, 50.0]);
+        scene.sessions[0].policy = High;
+        scene.run(0.4);
+        // Twice the others of its user, and the user twice the other user.
+        scene.assert_shares(&[26.7, 13.3, 13.3, 13.3, 33.3]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ const PACKET: f64 = 1450.0;
 const LEAST_WINDOW: f64 = 4.0 * PACKET;
 /// The pacing rate exceeds window / RTT by this, so that the window binds and not the pacing.
 const PACING_GAIN: f64 = 1.02;
+/// With more loss than this the minimum rate is not held.
+const UNBEARABLE_LOSS: f64 = 0.5;
 /// Growth of the window in a round trip while there is no queue: at first, at most, and near where it overflowed.
 const VELOCITY: (f64, f64, f64) = (0.02, 0.25, 0.01);
 
@@ -235,7 +237,13 @@ impl Fair {
         }
         let gain = if matches!(self.phase, Phase::Start(_)) { 1.0 } else { PACING_GAIN };
         let rate = gain * self.allowed() / self.path.rtt();
-        Rate::from_bytes_per_second(rate.max(self.minimum).min(self.target))
+        Rate::from_bytes_per_second(rate.max(self.least_rate()).min(self.target))
+    }
+
+    /// The minimum rate: not into silence, nor where most of it is lost.
+    fn least_rate(&self) -> f64 {
+        let in_vain = self.before_silence.is_some() || self.loss.recent() > UNBEARABLE_LOSS;
+        if in_vain { 0.0 } else { self.minimum.min(self.target) }
     }
 
     pub(super) fn is_at_target(&self) -> bool {
@@ -243,7 +251,7 @@ impl Fair {
     }
 
     pub(super) fn window(&self) -> u64 {
-        let least = self.minimum * self.path.rtt() * 1.25;
+        let least = self.least_rate() * self.path.rtt() * 1.25;
         self.allowed().max(least).max(LEAST_WINDOW) as u64
     }
 
