@@ -26,6 +26,7 @@ mod usage;
 mod veth;
 mod veth_link;
 mod volume;
+mod wan;
 
 use std::fmt;
 use std::fs;
@@ -138,6 +139,7 @@ fn measure(scenario: Scenario, options: &Options) -> Result<Report, BenchError> 
         Scenario::Paced => paced::run(options),
         Scenario::Files => files::run(options),
         Scenario::Sessions => sessions::run(options),
+        Scenario::Wan => wan::run(options),
     }
 }
 

@@ -44,6 +44,7 @@ pub const DEVICE: &str = "wan0";
 const DEVICE_QUEUE_PACKETS: u32 = 10_000;
 const A4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const B4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const FAR4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 const A6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 const B6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
@@ -56,6 +57,8 @@ pub struct WanConfig {
     pub rate_back: Option<u64>,
     /// Round-trip time; each direction delays by half of it.
     pub rtt: Duration,
+    /// A longer round-trip time of what goes to or comes from B's second address, 10.77.0.3.
+    pub far_rtt: Option<Duration>,
     /// Independent loss probability, in each direction.
     pub loss: f64,
     /// Another loss probability from B to A.
@@ -90,6 +93,7 @@ impl Default for WanConfig {
             rate: None,
             rate_back: None,
             rtt: Duration::ZERO,
+            far_rtt: None,
             loss: 0.0,
             loss_back: None,
             burst: None,
@@ -112,6 +116,7 @@ impl WanConfig {
         LinkConfig {
             rate: self.rate,
             delay: self.rtt / 2,
+            far: self.far_rtt.map(|rtt| (FAR4, rtt.saturating_sub(self.rtt) / 2)),
             queue_bytes: self.queue_bytes,
             loss: self.loss,
             burst: self.burst,
@@ -210,6 +215,9 @@ impl Wan {
         let (name_a, name_b) = config.names.clone().unwrap_or_else(namespace::unique_names);
         let (a, device_a) = end(&name_a, config.mtu, A4, A6)?;
         let (b, device_b) = end(&name_b, config.mtu, B4, B6)?;
+        if config.far_rtt.is_some() {
+            b.ip_batch(&format!("addr add {FAR4}/24 dev {DEVICE}\n"))?;
+        }
         let forward = Link::new(config.forward(), config.seed);
         let backward = Link::new(config.backward(), config.seed.wrapping_add(0x5eed));
         let start = |name, link, from: &Arc<File>, to: &Arc<File>| {
@@ -243,6 +251,12 @@ impl Wan {
     #[must_use]
     pub fn address_b(&self) -> IpAddr {
         B4.into()
+    }
+
+    /// B's second IPv4 address, which takes longer to reach: 10.77.0.3. In use if the settings have a `far_rtt`.
+    #[must_use]
+    pub fn address_far(&self) -> IpAddr {
+        FAR4.into()
     }
 
     /// IPv6 address of A: fd77::1.

@@ -1,6 +1,6 @@
 //! haul itself: a `hauld`, a folder here and its docroot on one file system, and copies between them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -15,6 +15,7 @@ use super::report::Figures;
 use super::rounds::Contender;
 use super::volume::{Room, Volume};
 use crate::harness::{Server, ServerOptions, Way};
+use crate::wan;
 
 /// Where the two ends are.
 #[derive(Debug, Clone)]
@@ -25,6 +26,27 @@ pub(super) struct Place {
     pub(super) far: String,
     /// The server's address.
     pub(super) address: IpAddr,
+}
+
+impl Place {
+    /// The server's address; loopback without a place.
+    pub(super) fn address_of(place: Option<&Self>) -> IpAddr {
+        place.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |place| place.address)
+    }
+
+    /// A command that will run where the server is.
+    pub(super) fn far_command(place: Option<&Self>, program: &Path) -> Command {
+        place.map_or_else(
+            || Command::new(program),
+            |place| wan::command_in(&place.far, &program.to_string_lossy()),
+        )
+    }
+
+    /// True when somebody listens there.
+    pub(super) fn answers(place: Option<&Self>, port: u16) -> bool {
+        let dial = || TcpStream::connect((Self::address_of(place), port)).is_ok();
+        place.map_or_else(dial, |place| wan::enter(&place.far, dial).unwrap_or(false))
+    }
 }
 
 /// A server and its file system.
@@ -67,18 +89,21 @@ impl Bed {
         bytes: u64,
         extra: &[&str],
     ) -> Contender<'_> {
+        let mut job = self.job(way, source, bytes, extra);
+        Contender::new(format!("{name} {}", word(way)), job.line(), move || {
+            let daemon = Some(self.server.pid());
+            figures(job.run(|client| Measured::new(client, daemon, bytes).run())?, bytes)
+        })
+    }
+
+    /// A copy of `source`, which lies in both folders, by haul.
+    pub(super) fn job(&self, way: Way, source: &str, bytes: u64, extra: &[&str]) -> HaulJob<'_> {
         let (from, to) = match way {
             Way::Up => (self.volume.here(), self.server.docroot()),
             Way::Down => (self.server.docroot(), self.volume.here()),
         };
-        let mut copy = CopyJob::new(&self.volume, bytes, from.join(source), to.join("landed"));
-        let extra: Vec<String> = extra.iter().map(|word| (*word).to_owned()).collect();
-        let text = line(&self.client(way, &copy, &extra));
-        Contender::new(format!("{name} {}", word(way)), text, move || {
-            let daemon = Some(self.server.pid());
-            let ran = copy.make(|copy| Measured::new(self.client(way, copy, &extra), daemon, bytes).run())?;
-            figures(ran, bytes)
-        })
+        let copy = CopyJob::new(&self.volume, bytes, from.join(source), to.join("landed"));
+        HaulJob { bed: self, way, copy, extra: extra.iter().map(|word| (*word).to_owned()).collect() }
     }
 
     fn client(&self, way: Way, copy: &CopyJob<'_>, extra: &[String]) -> Command {
@@ -92,6 +117,32 @@ impl Bed {
             Way::Down => client.arg(self.server.destination(&below(&copy.source))).arg(&copy.target),
         };
         client.command()
+    }
+}
+
+/// A copy that haul is to make.
+#[derive(Debug)]
+pub(super) struct HaulJob<'a> {
+    bed: &'a Bed,
+    way: Way,
+    copy: CopyJob<'a>,
+    extra: Vec<String>,
+}
+
+impl HaulJob<'_> {
+    /// The command for a report.
+    #[must_use]
+    pub(super) fn line(&self) -> String {
+        line(&self.bed.client(self.way, &self.copy, &self.extra))
+    }
+
+    /// Runs the client in the way of the caller; the copy is checked and removed.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub(super) fn run<T>(&mut self, run: impl FnOnce(Command) -> Result<T, String>) -> Result<T, String> {
+        let Self { bed, way, copy, extra } = self;
+        copy.make(|copy| run(bed.client(*way, copy, extra)))
     }
 }
 

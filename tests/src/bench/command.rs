@@ -179,7 +179,16 @@ fn per_gigabyte(figures: &mut Figures, bytes: u64) {
 
 /// Seconds of CPU time of all children that have ended and were waited for.
 pub(super) fn children_cpu() -> f64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0.0 };
+    cpu_of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// Seconds of CPU time of this process, without children.
+pub(super) fn own_threads_cpu() -> f64 {
+    cpu_of(UsageWho::RUSAGE_SELF)
+}
+
+fn cpu_of(who: UsageWho) -> f64 {
+    let Ok(usage) = getrusage(who) else { return 0.0 };
     let times = [usage.user_time(), usage.system_time()];
     times.iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
 }
@@ -191,7 +200,7 @@ fn text(file: &mut File) -> String {
 }
 
 /// The last lines a failed command wrote, as one short line that a table bears.
-fn last_words(stderr: &str, stdout: &str) -> String {
+pub(super) fn last_words(stderr: &str, stdout: &str) -> String {
     let said = if stderr.trim().is_empty() { stdout } else { stderr };
     let line = said.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
     let line: String = line.chars().filter(|c| !c.is_control() && *c != '|').collect();

@@ -6,7 +6,7 @@ use super::BenchError;
 use super::bed::Bed;
 use super::copies::{link_tree, make_source};
 use super::options::{Options, Pages};
-use super::peers::{Peer, Peers, word};
+use super::peers::{Peer, Peers, Terms, word};
 use super::report::{Figures, Report, Series, Table};
 use super::rounds::{Contender, alternate};
 use super::volume::Room;
@@ -38,7 +38,7 @@ const COPY_BYTES: u64 = 1 << 30;
 pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     let bed =
         Bed::start(Pages::Small, Room::for_trees(SOURCES_BYTES, COPY_BYTES), None, ServerOptions::default())?;
-    let peers = Peers::start(&bed.volume)?;
+    let peers = Peers::start(&bed.volume, Terms::default())?;
     let (here, there, docroot) = (bed.volume.here(), bed.volume.there(), bed.server.docroot());
     make_source("single", SINGLE_BYTES, &[&here, &docroot])?;
     for tree in &TREES {

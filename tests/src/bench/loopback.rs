@@ -6,7 +6,7 @@ use super::ceiling;
 use super::copies::make_source;
 use super::floor;
 use super::options::{Options, Pages};
-use super::peers::{Peer, Peers, word};
+use super::peers::{Peer, Peers, Terms, word};
 use super::report::{Report, Series, Table};
 use super::rounds::alternate;
 use super::volume::Room;
@@ -24,7 +24,7 @@ pub(super) fn run(options: &Options) -> Result<Report, BenchError> {
     let peer_size = options.peer_size.min(size);
     let bed =
         Bed::start(options.pages, Room::for_files(size + peer_size, size), None, ServerOptions::default())?;
-    let peers = Peers::start(&bed.volume)?;
+    let peers = Peers::start(&bed.volume, Terms::default())?;
     let (here, there, docroot) = (bed.volume.here(), bed.volume.there(), bed.server.docroot());
     make_source("large", size, &[&here, &docroot])?;
     make_source("peers", peer_size, &[&here, &there])?;

@@ -47,6 +47,8 @@ pub(super) struct Work {
     pub(super) busy: f64,
     /// Taken by the host for other machines.
     pub(super) stolen: f64,
+    /// How long it was.
+    pub(super) seconds: f64,
 }
 
 impl CoreTime {
@@ -66,8 +68,9 @@ impl CoreTime {
     pub(super) fn until_now(self) -> Work {
         let now = Self::now();
         let stolen = now.stolen - self.stolen;
-        let all = (now.at - self.at).as_secs_f64() * cores() as f64;
-        Work { busy: (all - (now.idle - self.idle) - stolen).max(0.0), stolen }
+        let seconds = (now.at - self.at).as_secs_f64();
+        let all = seconds * cores() as f64;
+        Work { busy: (all - (now.idle - self.idle) - stolen).max(0.0), stolen, seconds }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::BenchError;
+use super::wan::WanOptions;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
@@ -20,10 +21,11 @@ scenarios
   paced      one transfer at 1 Gbit/s over such a link: which share of a core each end uses
   files      100,000 files of 1 KiB and 10,000 of 100 KiB
   sessions   1, 10, 100 and 500 transfers at once
-  all        everything, one after the other
+  wan        haul over the emulated long and lossy links of the project's goals; more with --part and --beside
+  all        everything but wan, one after the other
 
 options
-  --runs N         rounds (default 5)
+  --runs N         rounds, also --rounds (default 5; wan 3)
   --size SIZE      the large file: 8g, 512m, binary prefixes (default 8g; paced 1g; sessions 4g over all)
   --peer-size SIZE the large file of the other programs, which are slower (default 2g)
   --pages huge|4k  pages of the tmpfs that holds the files (default huge)
@@ -32,6 +34,19 @@ options
   --counts N,N     numbers of sessions (default 1,10,100,500)
   --json FILE      where the figures go (default target/bench-SCENARIO.json)
   --force          measure although the machine is busy
+
+options of wan
+  --links LIST     RATE:RTT:LOSS[:QUEUE[:bursts]] in Mbit/s, ms, percent and bandwidth-delay products, as
+                   100:100:1,1000:300:2:0.5:bursts (default the goals' 32 links; less for the other parts)
+  --policy POLICY  of haul: fair (default), high, low, or fixed, which asks for 0.8 of the link's rate
+  --ways up|down|both  (default both)
+  --part rates     share of the limit, queue and retransmissions of a file of 20 s at the limit (default)
+  --part peers     whole commands beside scp, curl over HTTPS (CUBIC and BBR) and qcp, 0.64 MB per Mbit/s
+  --part short     10 MiB from the agreement to the end, in round trips
+  --part steps     500 -> 100 -> 500 Mbit/s, and an outage of 30 s
+  --beside FLOW    haul joins a cubic, bbr or haul flow for 40 s
+  --far-rtt MS     longer RTT of the haul that is joined, with --beside haul
+  --queue N        queue of all links in bandwidth-delay products, also as 4bdp
 
 All but `ceiling` need root: they mount a tmpfs of their own, start servers, or make network namespaces.
 What is not on PATH is named as absent; what fails is named with its reason.
@@ -47,12 +62,13 @@ pub(super) enum Scenario {
     Paced,
     Files,
     Sessions,
+    Wan,
 }
 
 impl Scenario {
-    /// All of them.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Ceiling, Self::Loopback, Self::Veth, Self::Paced, Self::Files, Self::Sessions];
+    /// Those of `all`, which measure the machine; `wan`, which takes hours, stands last and is asked for by name.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Ceiling, Self::Loopback, Self::Veth, Self::Paced, Self::Files, Self::Sessions, Self::Wan];
 
     /// Its name on the command line.
     #[must_use]
@@ -64,6 +80,7 @@ impl Scenario {
             Self::Paced => "paced",
             Self::Files => "files",
             Self::Sessions => "sessions",
+            Self::Wan => "wan",
         }
     }
 }
@@ -84,6 +101,10 @@ pub(super) struct Options {
     pub(super) scenarios: Vec<Scenario>,
     /// Rounds.
     pub(super) runs: usize,
+    /// Run everything once before it counts.
+    pub(super) warm_up: bool,
+    /// What only scenario `wan` has.
+    pub(super) wan: WanOptions,
     /// Bytes of the large file, unless the scenario's own default holds.
     pub(super) size: Option<u64>,
     /// Bytes of the large file of peers.
@@ -111,12 +132,17 @@ impl Options {
         let Some((name, rest)) = arguments.split_first() else { return Err(usage("no scenario")) };
         let scenarios = match Scenario::ALL.iter().find(|scenario| scenario.name() == name) {
             Some(scenario) => vec![*scenario],
-            None if name == "all" => Scenario::ALL.to_vec(),
+            None if name == "all" => {
+                Scenario::ALL.into_iter().filter(|scenario| *scenario != Scenario::Wan).collect()
+            }
             None => return Err(usage(&format!("unknown scenario {name}"))),
         };
+        let over_wan = scenarios == [Scenario::Wan];
         let mut options = Self {
             scenarios,
-            runs: 5,
+            runs: if over_wan { 3 } else { 5 },
+            warm_up: !over_wan,
+            wan: WanOptions::default(),
             size: None,
             peer_size: 2 << 30,
             pages: Pages::Huge,
@@ -149,13 +175,15 @@ impl Options {
             self.force = true;
             return Ok(());
         }
-        if !VALUED.contains(&option) {
+        if !VALUED.contains(&option) && !WanOptions::VALUED.contains(&option) {
             return Err(usage(&format!("unknown option {option}")));
         }
         let value = rest.next().ok_or_else(|| usage(&format!("{option} needs a value")))?;
         let bad = || usage(&format!("{option}: not understood: {value}"));
         match option {
-            "--runs" => self.runs = value.parse().ok().filter(|runs| *runs > 0).ok_or_else(bad)?,
+            "--runs" | "--rounds" => {
+                self.runs = value.parse().ok().filter(|runs| *runs > 0).ok_or_else(bad)?
+            }
             "--size" => self.size = Some(size(value).ok_or_else(bad)?),
             "--peer-size" => self.peer_size = size(value).ok_or_else(bad)?,
             "--seconds" => self.blast = Duration::from_secs(value.parse().map_err(|_| bad())?),
@@ -171,15 +199,16 @@ impl Options {
                     _ => return Err(bad()),
                 };
             }
-            _ => self.json = PathBuf::from(value),
+            "--json" => self.json = PathBuf::from(value),
+            _ => self.wan.set(option, value).ok_or_else(bad)?,
         }
         Ok(())
     }
 }
 
 /// Options that take a value.
-const VALUED: [&str; 8] =
-    ["--runs", "--size", "--peer-size", "--seconds", "--only", "--counts", "--pages", "--json"];
+const VALUED: [&str; 9] =
+    ["--runs", "--rounds", "--size", "--peer-size", "--seconds", "--only", "--counts", "--pages", "--json"];
 
 fn usage(message: &str) -> BenchError {
     BenchError::Usage(message.to_owned())
@@ -210,7 +239,9 @@ mod tests {
         assert_eq!(options.scenarios, [Scenario::Loopback]);
         assert_eq!((options.runs, options.size, options.pages), (3, Some(8 << 30), Pages::Small));
         assert_eq!((options.counts.as_slice(), options.force), ([1, 20].as_slice(), true));
-        assert_eq!(parse("all").unwrap().scenarios, Scenario::ALL);
+        assert_eq!(parse("all").unwrap().scenarios, Scenario::ALL[..6]);
+        let wan = parse("wan --links 100:100:1 --rounds 2").unwrap();
+        assert_eq!((wan.runs, wan.warm_up, parse("wan").unwrap().runs), (2, false, 3));
         for (line, word) in [
             ("", "no scenario"),
             ("fast", "unknown scenario fast"),
@@ -218,6 +249,7 @@ mod tests {
             ("veth --runs", "--runs needs a value"),
             ("veth --size 5x", "--size: not understood: 5x"),
             ("veth --counts 1,,2", "--counts"),
+            ("wan --links 100:x:1", "--links: not understood: 100:x:1"),
             ("veth --fast", "unknown option --fast"),
         ] {
             let error = parse(line).unwrap_err().to_string();

@@ -1,10 +1,12 @@
-//! The other programs: how each is told to make one copy over loopback, and what it needs.
+//! The other programs: how each is told to make one copy, and what it needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::BenchError;
+use super::bed::Place;
 use super::command::{Measured, line};
 use super::copies::CopyJob;
 use super::https::{self, Https};
@@ -13,6 +15,7 @@ use super::rounds::Contender;
 use super::ssh::{HOST, Ssh};
 use super::volume::Volume;
 use crate::harness::Way;
+use crate::wan;
 
 /// A program that copies files between machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,7 @@ pub(super) enum Peer {
     Sftp,
     Rsync,
     Qcp,
+    QcpBbr,
     Curl,
     Tar,
 }
@@ -41,6 +45,7 @@ impl Peer {
             Self::Sftp => "sftp",
             Self::Rsync => "rsync over ssh",
             Self::Qcp => "qcp",
+            Self::QcpBbr => "qcp with its BBR",
             Self::Curl => "curl over HTTPS",
             Self::Tar => "tar over ssh",
         }
@@ -52,16 +57,36 @@ impl Peer {
             Self::Scp => &["scp", "ssh", "sshd"],
             Self::Sftp => &["sftp", "ssh", "sshd"],
             Self::Rsync => &["rsync", "ssh", "sshd"],
-            Self::Qcp => &["qcp", "ssh", "sshd"],
+            Self::Qcp | Self::QcpBbr => &["qcp", "ssh", "sshd"],
             Self::Curl => &["curl", "nginx", "openssl"],
             Self::Tar => &["tar", "ssh", "sshd", "bash"],
         }
     }
 }
 
+/// Where the other programs run and what they are told of the path.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// None is loopback.
+    pub(super) place: Option<Place>,
+    /// qcp's `--rx` and `--tx`, bytes per second, and its `--rtt` in milliseconds.
+    pub(super) qcp: (String, String),
+    /// What a run may take.
+    pub(super) limit: Duration,
+}
+
+impl Default for Terms {
+    /// On loopback qcp is told windows far above what one core can carry, and a round trip no shorter than one under
+    /// load.
+    fn default() -> Self {
+        Self { place: None, qcp: ("5G".to_owned(), "2".to_owned()), limit: Duration::from_secs(300) }
+    }
+}
+
 /// The servers of the other programs.
 #[derive(Debug)]
 pub(super) struct Peers {
+    terms: Terms,
     ssh: Result<Ssh, String>,
     https: Result<Https, String>,
     scripts: PathBuf,
@@ -72,15 +97,16 @@ impl Peers {
     ///
     /// # Errors
     /// When there is no place for their files.
-    pub(super) fn start(volume: &Volume) -> Result<Self, BenchError> {
+    pub(super) fn start(volume: &Volume, terms: Terms) -> Result<Self, BenchError> {
         let at = |name: &str| volume.path().join(name);
         let told = |error: BenchError| error.to_string();
         let scripts = at("scripts");
         fs::create_dir_all(&scripts).map_err(BenchError::io("make a folder for scripts"))?;
         Ok(Self {
-            ssh: Ssh::start(&at("ssh")).map_err(told),
-            https: Https::start(&at("https"), &volume.there()).map_err(told),
+            ssh: Ssh::start(&at("ssh"), terms.place.as_ref()).map_err(told),
+            https: Https::start(&at("https"), &volume.there(), terms.place.as_ref()).map_err(told),
             scripts,
+            terms,
         })
     }
 
@@ -112,8 +138,10 @@ impl Peers {
         };
         let server = self.daemon(peer);
         Contender::new(name, text, move || {
-            let ran =
-                copy.make(|copy| Measured::new(self.command(peer, way, copy, tree)?, server, bytes).run());
+            let ran = copy.make(|copy| {
+                let command = self.command(peer, way, copy, tree)?;
+                Measured { limit: self.terms.limit, ..Measured::new(command, server, bytes) }.run()
+            });
             ran.map(|ran| ran.figures)
         })
     }
@@ -121,7 +149,7 @@ impl Peers {
     fn daemon(&self, peer: Peer) -> Option<u32> {
         match peer {
             Peer::Curl => self.https.as_ref().ok().map(Https::pid),
-            Peer::Scp | Peer::Sftp | Peer::Rsync | Peer::Qcp | Peer::Tar => {
+            Peer::Scp | Peer::Sftp | Peer::Rsync | Peer::Qcp | Peer::QcpBbr | Peer::Tar => {
                 self.ssh.as_ref().ok().map(Ssh::pid)
             }
         }
@@ -136,7 +164,7 @@ impl Peers {
             Way::Up => (near(&copy.source), far(&copy.target), far(folder)),
             Way::Down => (far(&copy.source), near(&copy.target), near(folder)),
         };
-        let mut command = Command::new(peer.needs()[0]);
+        let mut command = self.near(peer.needs()[0]);
         match peer {
             Peer::Scp => command.args(["-q", "-F"]).arg(config()?).args([source, target]),
             Peer::Sftp => {
@@ -151,10 +179,14 @@ impl Peers {
                 let kind = if tree { "-r" } else { "-W" };
                 command.args([kind, "-e", &shell, &source, &format!("{into}/")])
             }
-            Peer::Qcp => {
+            Peer::Qcp | Peer::QcpBbr => {
                 let config = config()?.display().to_string();
                 command.args(["-q", "--ssh-config", &config, "-S", "-F", "-S", &config]);
-                command.args(QCP_TUNING);
+                let (rate, rtt) = &self.terms.qcp;
+                command.args(["--rx", rate, "--tx", rate, "--rtt", rtt]);
+                if peer == Peer::QcpBbr {
+                    command.args(["--congestion", "bbr"]);
+                }
                 if tree {
                     command.args(["-r", "-j", "16"]);
                 }
@@ -163,11 +195,19 @@ impl Peers {
             }
             Peer::Curl => self.curl(&mut command, way, copy)?,
             Peer::Tar => {
-                command = Command::new("bash");
+                command = self.near("bash");
                 command.args(["-o", "pipefail", "-c", &tar_pipe(config()?, way, copy)])
             }
         };
         Ok(command)
+    }
+
+    /// A command that will run where clients are.
+    fn near(&self, program: &str) -> Command {
+        match &self.terms.place {
+            None => Command::new(program),
+            Some(place) => wan::command_in(&place.near, program),
+        }
     }
 
     fn curl<'a>(
@@ -187,10 +227,6 @@ impl Peers {
         })
     }
 }
-
-/// qcp takes its windows from the path it is told of; these are far above what one core can carry, and a
-/// round trip no shorter than one under load.
-const QCP_TUNING: [&str; 6] = ["--rx", "5G", "--tx", "5G", "--rtt", "2"];
 
 /// The way from the client's chair, for names of rows.
 #[must_use]

@@ -64,6 +64,11 @@ impl<'a> Contender<'a> {
         })
     }
 
+    /// Makes figures of what a failure says.
+    pub(super) fn rescued(self, rescue: impl Fn(String) -> Result<Figures, String> + 'a) -> Self {
+        self.around(move |run| run().or_else(&rescue))
+    }
+
     fn around(self, wrap: impl Fn(&mut RunOnce<'a>) -> Result<Figures, String> + 'a) -> Self {
         let run = match self.run {
             Run::Out(why) => Run::Out(why),
@@ -81,13 +86,13 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// All runs of all contenders, in their order. Each gets one run before that is not counted: the first touch
-/// of memory by a virtual machine costs up to six times. What fails then is not run again.
+/// All runs of all contenders, in their order. Each gets one run before that is not counted, where memory limits: the
+/// first touch of it by a virtual machine costs up to six times. What fails then is not run again.
 #[must_use]
 pub(super) fn alternate(mut contenders: Vec<Contender<'_>>, options: &Options) -> Vec<Series> {
     contenders.retain(|contender| contender.reference || options.wants(&contender.name));
     let mut runs: Vec<Vec<Result<Figures, String>>> = contenders.iter().map(|_| Vec::new()).collect();
-    for contender in &mut contenders {
+    for contender in contenders.iter_mut().filter(|_| options.warm_up) {
         let outcome = contender.measure();
         if let Some(outcome) = outcome {
             tell("warm-up", &contender.name, &outcome);

@@ -1,14 +1,14 @@
 //! An OpenSSH server of our own, with its own keys and port, for the programs that work over ssh.
 
 use std::fs::{self, File, Permissions};
-use std::net::TcpListener;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::BenchError;
+use super::bed::Place;
 use super::machine::find_program;
 use crate::harness::{make_key, wait_until};
 
@@ -29,7 +29,7 @@ impl Ssh {
     ///
     /// # Errors
     /// When it does not come up.
-    pub(super) fn start(directory: &Path) -> Result<Self, BenchError> {
+    pub(super) fn start(directory: &Path, place: Option<&Place>) -> Result<Self, BenchError> {
         let at = |name: &str| directory.join(name);
         let program = find_program("sshd").ok_or_else(|| missing("sshd"))?;
         fs::create_dir_all(directory).map_err(BenchError::io("make a folder for sshd"))?;
@@ -38,20 +38,20 @@ impl Ssh {
         make_key(&at("key"));
         let public = |error| BenchError::io("open a key file")(error);
         fs::set_permissions(at("key.pub"), Permissions::from_mode(0o644)).map_err(public)?;
-        let port = free_port()?;
+        let (address, port) = (Place::address_of(place), free_port()?);
         let write = |name: &str, text: String| {
             fs::write(at(name), text).map_err(BenchError::io(format!("write {name}")))
         };
         let host_key = fs::read_to_string(at("host_key.pub")).map_err(BenchError::io("read host_key.pub"))?;
-        write("known_hosts", format!("[127.0.0.1]:{port} {host_key}"))?;
-        write("sshd_config", server_config(directory, port))?;
-        write("ssh_config", client_config(directory, port))?;
+        write("known_hosts", format!("[{address}]:{port} {host_key}"))?;
+        write("sshd_config", server_config(directory, address, port))?;
+        write("ssh_config", client_config(directory, address, port))?;
         let log = File::create(at("sshd.log")).map_err(BenchError::io("write sshd.log"))?;
-        let mut command = Command::new(program);
+        let mut command = Place::far_command(place, &program);
         command.args(["-D", "-e", "-f"]).arg(at("sshd_config")).stdin(Stdio::null()).stdout(Stdio::null());
         let sshd = command.stderr(log).spawn().map_err(BenchError::io("start sshd"))?;
         let started = Self { sshd, client_config: at("ssh_config") };
-        if wait_until(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).is_ok()) {
+        if wait_until(Duration::from_secs(10), || Place::answers(place, port)) {
             return Ok(started);
         }
         let why = fs::read_to_string(at("sshd.log")).unwrap_or_default();
@@ -93,10 +93,10 @@ pub(super) fn missing(program: &str) -> BenchError {
     BenchError::Environment { what: program.to_owned(), why: "not on PATH".to_owned() }
 }
 
-fn server_config(directory: &Path, port: u16) -> String {
+fn server_config(directory: &Path, address: IpAddr, port: u16) -> String {
     let at = |name: &str| directory.join(name).display().to_string();
     format!(
-        "ListenAddress 127.0.0.1:{port}\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
+        "ListenAddress {address}:{port}\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
          PermitRootLogin yes\nPasswordAuthentication no\nMaxStartups 100\nSubsystem sftp internal-sftp\n\
          Ciphers {CIPHER}\nUseDNS no\nPrintMotd no\n",
         at("host_key"),
@@ -104,10 +104,10 @@ fn server_config(directory: &Path, port: u16) -> String {
     )
 }
 
-fn client_config(directory: &Path, port: u16) -> String {
+fn client_config(directory: &Path, address: IpAddr, port: u16) -> String {
     let at = |name: &str| directory.join(name).display().to_string();
     format!(
-        "Host {HOST}\nHostName 127.0.0.1\nPort {port}\nUser root\nIdentityFile {}\nIdentitiesOnly yes\n\
+        "Host {HOST}\nHostName {address}\nPort {port}\nUser root\nIdentityFile {}\nIdentitiesOnly yes\n\
          UserKnownHostsFile {}\nGlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nCiphers {CIPHER}\n\
          Compression no\nLogLevel ERROR\n",
         at("key"),

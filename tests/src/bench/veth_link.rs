@@ -145,7 +145,11 @@ pub(super) fn remove_left_over(whose: impl Fn(u32) -> bool) {
     }
 }
 
-fn tool(program: &str, arguments: &[&str]) -> Result<(), BenchError> {
+/// Runs a tool that sets up networks.
+///
+/// # Errors
+/// What it said.
+pub(super) fn tool(program: &str, arguments: &[&str]) -> Result<(), BenchError> {
     let what = format!("{program} {}", arguments.join(" "));
     let path = find_program(program).unwrap_or_else(|| Path::new(program).to_owned());
     let output = Command::new(path).args(arguments).stdin(Stdio::null()).output();

@@ -8,6 +8,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::counters::Counters;
@@ -45,6 +46,8 @@ pub struct LinkConfig {
     pub rate: Option<u64>,
     /// Propagation delay.
     pub delay: Duration,
+    /// More delay for packets from and to an IPv4 address.
+    pub far: Option<(Ipv4Addr, Duration)>,
     /// Queue limit in bytes; none is one bandwidth-delay product (of the full RTT), at least 64 KiB.
     pub queue_bytes: Option<u64>,
     /// Independent loss probability behind the bottleneck.
@@ -83,6 +86,13 @@ impl Packet {
             [first, ..] if first >> 4 == 6 => self.bytes().get(6) == Some(&UDP),
             _ => false,
         }
+    }
+
+    /// True when it comes from or goes to an IPv4 address.
+    fn is_of(&self, address: Ipv4Addr) -> bool {
+        let [from, to] = [12..16, 16..20].map(|place| self.bytes().get(place));
+        let is = |field: Option<&[u8]>| field == Some(address.octets().as_slice());
+        self.buffer[0] >> 4 == 4 && (is(from) || is(to))
     }
 
     /// Flips one bit in each of two 16-bit words of the UDP payload, in the same column and in opposite
@@ -312,6 +322,9 @@ impl Link {
             self.counters.corrupted += 1;
         }
         let mut release = left + self.config.delay.as_nanos() as u64 + self.jitter(left);
+        if let Some((_, more)) = self.config.far.filter(|(address, _)| packet.is_of(*address)) {
+            release += more.as_nanos() as u64;
+        }
         if self.rng.chance(self.config.reorder) {
             let (low, high) = self.config.reorder_hold;
             release += self.rng.range(low.as_nanos() as u64, high.as_nanos() as u64);
@@ -388,6 +401,7 @@ mod tests {
         LinkConfig {
             rate: Some(8_000_000),
             delay: Duration::from_millis(10),
+            far: None,
             queue_bytes: Some(3000),
             loss: 0.0,
             burst: None,
@@ -419,6 +433,18 @@ mod tests {
         assert_eq!(link.next_deadline(), Some(12_000_000));
         assert!(link.poll_delivery(12_000_000).is_some());
         assert_eq!(link.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_goes_to_the_far_address_takes_longer() {
+        let far = Some((Ipv4Addr::new(10, 0, 0, 3), Duration::from_millis(5)));
+        let mut link = Link::new(LinkConfig { far, ..config() }, 1);
+        let mut to_far = packet(1000, 1);
+        to_far.buffer[16..20].copy_from_slice(&[10, 0, 0, 3]);
+        link.offer(0, to_far);
+        link.offer(0, packet(1000, 2));
+        assert_eq!(link.poll_delivery(12_000_000).map(|packet| packet.buffer[30]), Some(2));
+        assert_eq!(link.next_deadline(), Some(16_000_000));
     }
 
     #[test]
