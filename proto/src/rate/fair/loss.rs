@@ -140,6 +140,15 @@ impl Loss {
         self.proven = self.random;
     }
 
+    /// What has been counted since [`forget`](Self::forget) was lost at a rate that was not too high: if it is less than what
+    /// was taken for random, that was wrong.
+    pub(super) fn doubt(&mut self) {
+        let share = self.window.share() + self.deviation(self.random, self.window.packets());
+        if self.window.packets() >= WINDOW_PACKETS.1 && share < self.random {
+            self.believe_in(share);
+        }
+    }
+
     pub(super) const fn is_testing(&self) -> bool {
         self.test.is_some()
     }

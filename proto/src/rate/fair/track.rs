@@ -19,6 +19,9 @@ impl Fair {
                 return;
             }
             self.refresh = None;
+            // At this rate nothing overflowed: more than this is not random.
+            self.loss.doubt();
+            self.loss.forget(now + self.path.rtt());
         }
         let target = self.queue_target();
         self.queue_scale = (self.queue_scale * 0.02f64.mul_add(self.path.dt, 1.0)).min(1.0);
@@ -174,8 +177,8 @@ impl Fair {
         if self.path.now - self.last_empty > 10.0 {
             self.last_empty = self.path.now;
             let window = (0.8 * self.path.best() * self.path.loop_base()).max(LEAST_WINDOW);
-            self.refresh = Some((self.path.now + 1.5 * self.path.rtt(), window));
-            self.loss.forget(self.path.now + 2.5 * self.path.rtt());
+            self.refresh = Some((self.path.now + 2.0 * self.path.rtt(), window));
+            self.loss.forget(self.path.now + 1.1 * self.path.rtt());
         }
     }
 }

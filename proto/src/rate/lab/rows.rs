@@ -456,6 +456,29 @@ fn row_19() -> Row {
     row
 }
 
+/// The path stands still for a moment, as emulators and radio links do.
+fn row_19_stall() -> Row {
+    let mut row = Row::default();
+    for (rtt, from, still) in [
+        (10.0, 0.02, 0.043),
+        (10.0, 0.04, 0.043),
+        (10.0, 0.06, 0.043),
+        (10.0, 5.0, 0.043),
+        (10.0, 5.0, 0.2),
+        (50.0, 5.0, 0.1),
+        (100.0, 0.2, 0.05),
+    ] {
+        let path = path(100.0, rtt, 0.0, 1.0)
+            .change(from, Change::Rate(1e6))
+            .change(from + still, Change::Rate(100e6));
+        let meter = run(&path, 30.0, vec![haul(rtt, 0.0, FAIR)]);
+        let scene = format!("{rtt} ms, at {from} s still for {still} s");
+        row.at_least(&scene, "utilisation", meter.total(6.0..30.0) / 100e6, 0.97);
+        row.at_most(&scene, "drops", meter.dropped_share(7.0..30.0), 0.01);
+    }
+    row
+}
+
 fn row_20() -> Row {
     let mut row = Row::default();
     for (jitter, rtt, least) in
@@ -540,6 +563,29 @@ macro_rules! rows {
 }
 
 rows!(
-    row_1, row_2, row_3, row_4, row_5, row_6, row_7, row_8, row_9, row_10, row_11, row_12, row_13, row_14,
-    row_15, row_16, row_17, row_18, row_19, row_20, row_21, row_22, row_23, row_24
+    row_1,
+    row_2,
+    row_3,
+    row_4,
+    row_5,
+    row_6,
+    row_7,
+    row_8,
+    row_9,
+    row_10,
+    row_11,
+    row_12,
+    row_13,
+    row_14,
+    row_15,
+    row_16,
+    row_17,
+    row_18,
+    row_19,
+    row_19_stall,
+    row_20,
+    row_21,
+    row_22,
+    row_23,
+    row_24
 );
