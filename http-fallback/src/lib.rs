@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod web;
+
 /// Where the fallback is and how its certificate is recognised, learnt over SSH, so that no certificate authority is
 /// needed and nobody in the middle fits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

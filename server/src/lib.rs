@@ -27,4 +27,5 @@ mod speaker;
 pub mod ssh;
 mod ssh_settings;
 mod trusted_file;
+mod web;
 mod worker;
