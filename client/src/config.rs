@@ -15,6 +15,7 @@ use crate::error::ClientError;
 use crate::local;
 use crate::operands::{LocalEnd, PlannedRoute, Sources};
 use crate::plan::{Environment, Peer, Plan};
+use crate::sources::Wanted;
 use crate::ssh_config::{self, HostSettings};
 
 /// The SSH port of haul and of Aspera's servers; 22 is left to the system's own sshd.
@@ -49,6 +50,8 @@ pub struct TransferRequest {
     pub plan: Plan,
     /// What goes where.
     pub direction: Route,
+    /// What of the sources is sent, and where it lands.
+    pub wanted: Wanted,
     /// The account on the server.
     pub user: String,
     /// The host as typed, for messages.
@@ -182,6 +185,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     let rates = plan.rates;
     Ok(TransferRequest {
         direction,
+        wanted: Wanted::default(),
         user,
         host_name: ssh.host_name.clone().unwrap_or_else(|| plan.peer.host.clone()),
         host: plan.peer.host.clone(),
