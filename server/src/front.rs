@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::admission::{Admission, Ending, NotAdmitted};
 use crate::config::{Config, UserEntry};
 use crate::shares::broker::Broker;
+use crate::web::site::Web;
 
 /// How the front works, apart from what an operator sets.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub(crate) struct Front {
     pub(crate) ssh: Arc<russh::server::Config>,
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
+    /// What the pages for browsers keep.
+    pub(crate) web: Web,
     admission: Mutex<Admission>,
     /// Connections of HTTPS are counted apart, so that neither door can be blocked by a crowd at the other. Penalties
     /// are common, and kept in the one for SSH.
@@ -48,11 +51,11 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
+    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config, web: Web) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
         let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
-        Self { config, options, ssh: Arc::new(ssh), broker, admission, https_admission, random }
+        Self { config, options, ssh: Arc::new(ssh), broker, web, admission, https_admission, random }
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {

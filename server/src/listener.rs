@@ -25,6 +25,7 @@ use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
 use crate::ssh_settings;
+use crate::web::site::Web;
 use crate::worker::{self, WorkerStart};
 
 pub use crate::front::Options;
@@ -62,7 +63,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// Serves until `shutdown` turns true, then until the sessions have ended.
 ///
 /// # Errors
-/// None while it serves; a listener that fails for good is left out with a log line.
+/// If the state of the pages cannot be read; none while it serves.
 pub async fn run(
     listeners: Vec<TcpListener>,
     https: Https,
@@ -71,7 +72,8 @@ pub async fn run(
     options: Options,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key)));
+    let web = Web::open(&config, &options)?;
+    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key), web));
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();

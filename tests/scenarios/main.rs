@@ -19,3 +19,4 @@ mod send_errors;
 mod stats;
 mod transfer;
 mod wan;
+mod web;

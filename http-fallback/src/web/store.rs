@@ -55,7 +55,7 @@ impl Store {
         file.write_all(&bytes)?;
         file.sync_data()?;
         rename(&beside, &self.path)?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         File::open(folder)?.sync_all()
     }
 
