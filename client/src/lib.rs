@@ -27,6 +27,7 @@ mod login;
 mod operands;
 mod plot;
 pub mod progress;
+pub mod prompt;
 mod rate_change;
 pub mod sanitize;
 pub mod session;

@@ -7,6 +7,7 @@
 mod admission;
 mod auth;
 mod authorized_keys;
+mod certificate;
 pub mod cli;
 pub mod config;
 mod conversation;
@@ -17,8 +18,10 @@ mod front;
 pub mod host_key;
 pub mod listener;
 mod logging;
+mod password;
 pub mod policy;
 pub mod privileges;
+mod revoked;
 mod serve;
 pub mod session;
 pub(crate) mod shares;

@@ -11,6 +11,7 @@ mod emulator;
 mod graph;
 mod hostile;
 mod kill;
+mod logins;
 mod openssh;
 mod rates;
 mod refusals;
