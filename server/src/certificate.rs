@@ -214,7 +214,10 @@ mod tests {
         let authority = key();
         let line = format!("cert-authority {}", authority.public_key().to_openssh().unwrap());
         let with = |change: fn(&mut Builder)| judged(&line, &certificate(&authority, change), NOW);
-        assert_eq!(with(|_| {}), Err(Unfit::NoPrincipals));
+        let nobody = with(|builder| {
+            builder.all_principals_valid().unwrap();
+        });
+        assert_eq!(nobody, Err(Unfit::NoPrincipals));
         assert_eq!(
             with(|builder| {
                 for_alice(builder);
