@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::error::ServerError;
-use crate::{demo, logging, password, serve, session};
+use crate::{demo, logging, password, serve, session, web};
 
 /// Longest line that is read as a password; the limit of passwords themselves is lower.
 const MAX_LINE_BYTES: u64 = 4096;
@@ -43,6 +43,9 @@ enum Command {
         #[arg(long)]
         policy_on_stdin: bool,
     },
+    /// Be the worker that has the files of one user for browsers. Started by `hauld serve`.
+    #[command(hide = true)]
+    Web,
     /// Make a first real transfer on this machine: server, client, SSH, UDP, upload, download, digests.
     Demo,
     /// The client of the demonstration, as a process of its own.
@@ -83,6 +86,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, ServerError> {
                 if *policy_on_stdin { logging::Role::Worker } else { logging::Role::WorkerOfStockServer };
             logging::start(role, arguments.verbose);
             Ok(session::run(*policy_on_stdin))
+        }
+        Command::Web => {
+            logging::start(logging::Role::Worker, arguments.verbose);
+            Ok(web::worker::run())
         }
         Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         Command::DemoClient { arguments } => {

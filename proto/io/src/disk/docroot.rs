@@ -65,6 +65,13 @@ impl Docroot {
         Ok(Self { root: Arc::new(root), resolve, start })
     }
 
+    /// The same, confined to the folder at `path`.
+    pub(super) fn confined(&self, path: &[u8]) -> Result<Self, DiskError> {
+        let root = self.resolve("open the folder", path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        Ok(Self { root: Arc::new(root), resolve, start: Vec::new() })
+    }
+
     /// What stands at `path`; links are followed.
     pub(super) fn stat(&self, path: &[u8]) -> Result<Facts, DiskError> {
         let descriptor = self.resolve("find", path, OFlag::O_PATH)?;

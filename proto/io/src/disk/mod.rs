@@ -5,6 +5,7 @@
 //! Not here: when to read or write (the machines of [`haul_proto`] decide), sockets, settings.
 
 mod at_once;
+pub mod browse;
 mod destination;
 mod docroot;
 mod facts;
