@@ -31,6 +31,7 @@ pub mod prompt;
 mod rate_change;
 pub mod sanitize;
 pub mod session;
+pub mod sources;
 pub mod ssh;
 pub mod ssh_config;
 mod ssh_config_lines;
