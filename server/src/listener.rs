@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::deadline::DeadlineStream;
 use crate::error::ServerError;
 use crate::front::{ConnectionPermit, Front, stopped};
+use crate::host_key;
 use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
@@ -72,8 +73,12 @@ pub async fn run(
     options: Options,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
+    let passwords = config.users.iter().any(|user| user.password.is_some());
+    let certificate = host_key::certificate(config.host_certificate.as_deref(), &host_key)?;
+    let ssh = ssh_settings::config(host_key, certificate, passwords);
     let web = Web::open(&config, &options)?;
-    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key), web));
+    let front = Arc::new(Front::new(config, options, ssh, web));
+    front.trust.scan(&front.config.users);
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();

@@ -5,9 +5,11 @@ use haul_http_fallback::web::pages::sign_in::{self, SignIn};
 use haul_http_fallback::web::percent::Query;
 use hyper::{Response, StatusCode};
 use tracing::info;
+use zeroize::Zeroizing;
 
 use super::reply::{self, Refusal};
 use super::site::{COOKIE_NAME, Visit, cookie, now, session_cookie};
+use crate::logging::shown;
 
 const STALE_LINK: &str =
     "Links for signing in work once and for a few minutes. Make a new one with `haul link`.";
@@ -31,18 +33,29 @@ pub(super) fn sign_in_page(visit: &Visit, note: Option<&str>, user: &str) -> Res
         user,
         host: &host,
         port: port.filter(|port| *port != 33001),
-        passwords: false,
+        passwords: visit.front.takes_passwords(),
     };
     let status = if note.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
     reply::page(status, page.html())
 }
 
-/// Passwords are not offered yet.
+/// By password. The answer is the same whatever was wrong, and late for who guesses.
 pub(super) async fn sign_in(mut visit: Visit) -> Result<Response<Body>, Refusal> {
+    if !visit.front.takes_passwords() {
+        return Err(Refusal::not_found());
+    }
     let form = visit.form().await?;
-    let user = form.text("user").unwrap_or_default().to_owned();
-    visit.caller.place.on_refused();
-    Ok(sign_in_page(&visit, Some("Name and password do not fit together."), &user))
+    let name = form.text("user").unwrap_or_default();
+    let password = Zeroizing::new(form.text("password").unwrap_or_default().to_owned());
+    match visit.front.check_password(name, password).await {
+        Ok(user) => visit.begin(&user.name, form.text("next").unwrap_or_default()),
+        Err(reason) => {
+            visit.caller.place.on_refused();
+            // A fixed form for log watchers, as for SSH.
+            info!(source = %visit.peer(), user = ?shown(name), %reason, "login failed");
+            Ok(sign_in_page(&visit, Some("Name and password do not fit together."), name))
+        }
+    }
 }
 
 pub(super) fn link_page(visit: &Visit, token: &str) -> Result<Response<Body>, Refusal> {
