@@ -55,6 +55,26 @@ pub enum ServerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificate of the host key cannot be used.
+    #[error("cannot use the host certificate {}: {reason}", .path.display())]
+    HostCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No hash of a password.
+    #[error(transparent)]
+    Password(#[from] crate::password::PasswordError),
+    /// The password cannot be read.
+    #[error("cannot read the password: {0}")]
+    ReadPassword(String),
+    /// The certificate for HTTPS cannot be used.
+    #[error("cannot use the certificate for HTTPS: {reason}")]
+    Certificate {
+        /// What is wrong with which file.
+        reason: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -94,12 +114,15 @@ impl ServerError {
             | Self::Config { .. }
             | Self::RootWithoutConfig
             | Self::NoOwnAccount { .. } => 3,
-            Self::StateDir { .. } | Self::HostKey { .. } => 4,
+            Self::StateDir { .. }
+            | Self::HostKey { .. }
+            | Self::HostCertificate { .. }
+            | Self::Certificate { .. } => 4,
             Self::Listen { .. } => 5,
             Self::Privileges(_) => 6,
             Self::Policy(_) => 7,
             Self::Runtime(_) | Self::Output(_) => 8,
-            Self::Demo { .. } => 1,
+            Self::Demo { .. } | Self::Password(_) | Self::ReadPassword(_) => 1,
         }
     }
 
@@ -135,6 +158,14 @@ impl ServerError {
                 "repair it with `chmod 600 {0}`, or move it away to have a new one made; clients will then see a changed host key",
                 path.display()
             )),
+            Self::HostCertificate { .. } => Some(
+                "sign the .pub of the host key in the state directory: ssh-keygen -s CA -h -I NAME -n HOSTNAME FILE.pub"
+                    .to_owned(),
+            ),
+            Self::Certificate { .. } => Some(
+                "name a `certificate` and its `key` in [https], or move the file away to have a new one made"
+                    .to_owned(),
+            ),
             Self::Listen { source, .. } => listen_remedy(source),
             Self::Privileges(error) => Some(error.remedy().to_owned()),
             Self::ReadConfig { .. }
@@ -142,6 +173,8 @@ impl ServerError {
             | Self::Policy(_)
             | Self::Runtime(_)
             | Self::Demo { .. }
+            | Self::Password(_)
+            | Self::ReadPassword(_)
             | Self::Output(_) => None,
         }
     }
@@ -150,13 +183,13 @@ impl ServerError {
 fn listen_remedy(source: &io::Error) -> Option<String> {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            Some("another program listens there; stop it, or change `listen` in [ssh]".to_owned())
+            Some("another program listens there; stop it, or change `listen` in the configuration".to_owned())
         }
         io::ErrorKind::PermissionDenied => {
-            Some("ports below 1024 need root; change `listen` in [ssh]".to_owned())
+            Some("ports below 1024 need root; change `listen` in the configuration".to_owned())
         }
         io::ErrorKind::AddrNotAvailable => {
-            Some("this machine does not have that address; change `listen` in [ssh]".to_owned())
+            Some("this machine does not have that address; change `listen` in the configuration".to_owned())
         }
         _ => None,
     }

@@ -21,6 +21,8 @@ use crate::config::Config;
 use crate::deadline::DeadlineStream;
 use crate::error::ServerError;
 use crate::front::{ConnectionPermit, Front, stopped};
+use crate::host_key;
+use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
 use crate::ssh_settings;
@@ -64,18 +66,24 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// None while it serves; a listener that fails for good is left out with a log line.
 pub async fn run(
     listeners: Vec<TcpListener>,
+    https: Https,
     config: Config,
     host_key: PrivateKey,
     options: Options,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key)));
+    let passwords = config.users.iter().any(|user| user.password.is_some());
+    let certificate = host_key::certificate(config.host_certificate.as_deref(), &host_key)?;
+    let ssh = ssh_settings::config(host_key, certificate, passwords);
+    let front = Arc::new(Front::new(config, options, ssh));
+    front.trust.scan(&front.config.users);
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();
     for listener in listeners {
         loops.spawn(accept_loop(listener, Arc::clone(&front), shutdown.clone()));
     }
+    loops.spawn(https.run(Arc::clone(&front), shutdown));
     while loops.join_next().await.is_some() {}
     broker.shutdown().await;
     Ok(())
@@ -135,7 +143,7 @@ async fn serve(
         // A fixed form for log watchers.
         Ending::Refused | Ending::Overdue => info!(source = %peer.ip(), reason = ?ending, "login failed"),
         Ending::LoggedIn => info!("disconnected"),
-        Ending::Silent => debug!("disconnected without a login"),
+        Ending::Silent | Ending::Anonymous => debug!("disconnected without a login"),
     }
     permit.ending = ending;
 }

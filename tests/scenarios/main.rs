@@ -10,7 +10,9 @@
 mod emulator;
 mod graph;
 mod hostile;
+mod https;
 mod kill;
+mod logins;
 mod openssh;
 mod rates;
 mod refusals;

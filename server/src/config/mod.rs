@@ -34,12 +34,18 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Addresses for SSH.
     pub ssh_listen: Vec<SocketAddr>,
+    /// Keys of authorities whose certificates let users in.
+    pub trusted_ca_keys: Option<PathBuf>,
+    /// Keys and certificates that let nobody in.
+    pub revoked_keys: Option<PathBuf>,
+    /// A certificate of the host key.
+    pub host_certificate: Option<PathBuf>,
     /// UDP ports of the sessions.
     pub udp_ports: PortRange,
     /// What all that the server sends carries; none is what the client asks for.
     pub dscp: Option<Dscp>,
-    /// Addresses for HTTPS.
-    pub https_listen: Vec<SocketAddr>,
+    /// HTTPS: pages, and the carrier where UDP is blocked.
+    pub https: HttpsConfig,
     /// What all sessions may use together.
     pub limits: SharedCaps,
     /// Other limits at some times.
@@ -51,15 +57,30 @@ pub struct Config {
     origin: String,
 }
 
+/// The section about HTTPS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpsConfig {
+    /// Addresses for TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses without TLS.
+    pub plain_listen: Vec<SocketAddr>,
+    /// Certificate and key; none makes them.
+    pub files: Option<(PathBuf, PathBuf)>,
+}
+
 /// A user as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UserEntry {
     /// Login name.
     pub name: String,
     /// The only folder the user can reach.
     pub docroot: PathBuf,
-    /// The file with the public keys.
-    pub authorized_keys: PathBuf,
+    /// The file with the public keys; none if the user has other ways in.
+    pub authorized_keys: Option<PathBuf>,
+    /// The argon2id hash of the password; none if none opens.
+    pub password: Option<String>,
+    /// Whom a certificate must be for.
+    pub principals: Vec<String>,
     /// What the user may do.
     pub permissions: Permissions,
     /// What the user's sessions may use together.
@@ -68,6 +89,14 @@ pub struct UserEntry {
     pub max_session_rate: Option<Rate>,
     /// The system account of the worker, when the server runs as root.
     pub account: Option<String>,
+}
+
+/// Without the hash.
+impl fmt::Debug for UserEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, docroot) = (&self.name, &self.docroot);
+        f.debug_struct("UserEntry").field("name", name).field("docroot", docroot).finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -133,18 +162,22 @@ impl Config {
     /// Whether the addresses for SSH are a default, which may ask for a protocol the machine does not have.
     #[must_use]
     pub fn listens_by_default(&self) -> bool {
-        let listen =
-            self.tables.iter().find(|table| table.section == Section::Ssh).and_then(|t| t.cell("listen"));
+        self.is_default(Section::Ssh)
+    }
+
+    /// The same for HTTPS. Then a port that is taken is no reason not to serve at all.
+    #[must_use]
+    pub fn https_by_default(&self) -> bool {
+        self.is_default(Section::Https)
+    }
+
+    fn is_default(&self, section: Section) -> bool {
+        let listen = self.tables.iter().find(|table| table.section == section).and_then(|t| t.cell("listen"));
         !matches!(listen.map(|cell| cell.origin), Some(Origin::Line(_)))
     }
 
     fn from_tables(tables: Vec<FilledTable>, origin: String) -> Self {
         let section = |section| tables.iter().find(move |table| table.section == section);
-        let addresses =
-            |part| match section(part).and_then(|table| table.cell("listen")).map(|cell| &cell.value) {
-                Some(Value::Addresses(addresses)) => addresses.clone(),
-                _ => Vec::new(),
-            };
         let udp_ports =
             match section(Section::Udp).and_then(|table| table.cell("ports")).map(|cell| &cell.value) {
                 Some(Value::Ports(ports)) => *ports,
@@ -153,10 +186,14 @@ impl Config {
         let all = |section| tables.iter().filter(move |table| table.section == section);
         Self {
             state_dir: section(Section::Top).map(|table| path(table, "state_dir")).unwrap_or_default(),
-            ssh_listen: addresses(Section::Ssh),
+            trusted_ca_keys: section(Section::Ssh).and_then(|table| optional_path(table, "trusted_ca_keys")),
+            revoked_keys: section(Section::Ssh).and_then(|table| optional_path(table, "revoked_keys")),
+            host_certificate: section(Section::Ssh)
+                .and_then(|table| optional_path(table, "host_certificate")),
+            ssh_listen: section(Section::Ssh).map(|table| addresses(table, "listen")).unwrap_or_default(),
             udp_ports,
             dscp: section(Section::Udp).and_then(dscp),
-            https_listen: addresses(Section::Https),
+            https: section(Section::Https).map(https).unwrap_or_default(),
             limits: section(Section::Limits).map(shared_caps).unwrap_or_default(),
             schedules: all(Section::Schedule).filter_map(schedule).collect(),
             users: all(Section::User).map(|table| Arc::new(user(table))).collect(),
@@ -181,10 +218,20 @@ fn user(table: &FilledTable) -> UserEntry {
         Some(Value::Name(name)) => Some(name.clone()),
         _ => None,
     };
+    let principals = match table.cell("principals").map(|cell| &cell.value) {
+        Some(Value::Names(names)) => names.clone(),
+        _ => name("name").into_iter().collect(),
+    };
+    let password = match table.cell("password").map(|cell| &cell.value) {
+        Some(Value::Password(hash)) => Some(hash.clone()),
+        _ => None,
+    };
     UserEntry {
         name: name("name").unwrap_or_default(),
         docroot: path(table, "docroot"),
-        authorized_keys: path(table, "authorized_keys"),
+        authorized_keys: optional_path(table, "authorized_keys"),
+        password,
+        principals,
         permissions: match table.cell("permissions").map(|cell| &cell.value) {
             Some(Value::Permissions(permissions)) => *permissions,
             _ => Permissions::default(),
@@ -231,10 +278,30 @@ fn dscp(table: &FilledTable) -> Option<Dscp> {
     }
 }
 
-fn path(table: &FilledTable, key: &str) -> PathBuf {
+fn addresses(table: &FilledTable, key: &str) -> Vec<SocketAddr> {
     match table.cell(key).map(|cell| &cell.value) {
-        Some(Value::Path(path)) => path.clone(),
-        _ => PathBuf::new(),
+        Some(Value::Addresses(addresses)) => addresses.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn https(table: &FilledTable) -> HttpsConfig {
+    let file = |key| table.cell(key).map(|_| path(table, key));
+    HttpsConfig {
+        listen: addresses(table, "listen"),
+        plain_listen: addresses(table, "plain_listen"),
+        files: file("certificate").zip(file("key")),
+    }
+}
+
+fn path(table: &FilledTable, key: &str) -> PathBuf {
+    optional_path(table, key).unwrap_or_default()
+}
+
+fn optional_path(table: &FilledTable, key: &str) -> Option<PathBuf> {
+    match table.cell(key).map(|cell| &cell.value) {
+        Some(Value::Path(path)) => Some(path.clone()),
+        _ => None,
     }
 }
 
