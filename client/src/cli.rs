@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use haul_proto::control::{Cipher, Digest, RatePolicy};
+use haul_proto::control::{Cipher, Digest, Overwrite, RatePolicy, ResumeCheck};
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
@@ -84,6 +84,15 @@ pub struct Cli {
     #[arg(long, value_enum, value_name = "DIGEST")]
     pub digest: Option<DigestName>,
 
+    /// Going on with unfinished files: 0 never, 1 by size and time of the source, 2 and by the digest of the whole,
+    /// 3 and what is there is read again first [default: 2]
+    #[arg(short = 'k', value_name = "LEVEL", value_parser = resume_check())]
+    pub resume: Option<ResumeCheck>,
+    /// Files that are there already: diff replaces them if they differ as far as -k looks, older if they are older
+    /// [default: diff]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub overwrite: Option<OverwriteName>,
+
     /// File with the servers' host keys [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub known_hosts: Option<PathBuf>,
@@ -156,6 +165,22 @@ pub enum DigestName {
     None,
 }
 
+/// `--overwrite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteName {
+    /// They stay
+    Never,
+    /// They are replaced
+    Always,
+    /// They are replaced if they differ
+    Diff,
+    /// They are replaced if they differ and are older
+    #[value(name = "diff+older")]
+    DiffOlder,
+    /// They are replaced if they are older
+    Older,
+}
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -222,6 +247,18 @@ impl From<CipherName> for Cipher {
     }
 }
 
+impl From<OverwriteName> for Overwrite {
+    fn from(name: OverwriteName) -> Self {
+        match name {
+            OverwriteName::Never => Self::Never,
+            OverwriteName::Always => Self::Always,
+            OverwriteName::Diff => Self::Diff,
+            OverwriteName::DiffOlder => Self::DiffOlder,
+            OverwriteName::Older => Self::Older,
+        }
+    }
+}
+
 impl From<DigestName> for Digest {
     fn from(name: DigestName) -> Self {
         match name {
@@ -276,6 +313,12 @@ fn port() -> impl TypedValueParser<Value = u16> {
 
 fn rate() -> impl TypedValueParser<Value = Rate> {
     StringValueParser::new().try_map(|text| Rate::parse(&text))
+}
+
+fn resume_check() -> impl TypedValueParser<Value = ResumeCheck> {
+    StringValueParser::new().try_map(|text| {
+        text.trim().parse::<u8>().map_err(|_| "expected a level, 0 to 3").and_then(ResumeCheck::try_from)
+    })
 }
 
 fn dscp() -> impl TypedValueParser<Value = Dscp> {

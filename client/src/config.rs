@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haul_proto::control::{Cipher, Digest, RatePolicy, RateTerms};
+use haul_proto::control::{Cipher, Digest, Overwrite, RatePolicy, RateTerms, ResumeCheck};
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
@@ -56,6 +56,10 @@ pub struct TransferRequest {
     pub ciphers: Vec<Cipher>,
     /// Digest over each file.
     pub digest: Digest,
+    /// What happens to files that stand at the destination.
+    pub overwrite: Overwrite,
+    /// How unfinished files are continued.
+    pub resume: ResumeCheck,
     /// How long to wait for the first datagram of the server.
     pub udp_timeout: Duration,
     /// How the run is shown.
@@ -151,6 +155,8 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
         preserve_times: cli.preserve_times,
         ciphers: cli.cipher.map_or_else(preferred_ciphers, |cipher| vec![cipher.into()]),
         digest: cli.digest.map_or(Digest::Blake3, Digest::from),
+        overwrite: cli.overwrite.map_or(Overwrite::Diff, Overwrite::from),
+        resume: cli.resume.unwrap_or(ResumeCheck::Digest),
         udp_timeout: Duration::from_secs_f64(cli.udp_timeout),
         presentation: Presentation::from(&cli),
         remarks,

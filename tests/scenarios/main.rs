@@ -14,6 +14,7 @@ mod kill;
 mod openssh;
 mod rates;
 mod refusals;
+mod resume;
 mod send_errors;
 mod stats;
 mod transfer;

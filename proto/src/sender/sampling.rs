@@ -108,7 +108,7 @@ mod tests {
     fn a_sender_that_floods_the_receiver_with_samples_is_heard_forty_times_a_second() {
         let ms = Duration::from_millis;
         let mut receiver =
-            Receiver::new(ms(0), &ReceiverConfig { link: link(Seat::Client), socket_buffer: 0 });
+            Receiver::new(ms(0), &ReceiverConfig { link: link(Seat::Client), socket_buffer: 0, verdicts: false });
         let mut peer = Link::new(ms(0), &link(Seat::Server));
         let (mut taken, from) = (0, SocketAddr::from(([127, 0, 0, 1], 9)));
         for n in 0..1000 {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_sends_a_sender_s_statistics_is_refused() {
-        let config = SenderConfig { link: link(Seat::Client), rate: RateConfig::default() };
+        let config = SenderConfig { link: link(Seat::Client), rate: RateConfig::default(), verdicts: false };
         let mut sender = Sender::new(Duration::ZERO, &config);
         let mut buffer = Vec::new();
         Link::new(Duration::ZERO, &link(Seat::Server)).seal_frames(&mut buffer, &[stats(1)], None).unwrap();

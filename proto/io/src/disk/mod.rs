@@ -11,6 +11,8 @@ mod facts;
 mod folder;
 mod folders;
 mod helper;
+mod judge;
+mod keep;
 mod partial;
 mod read;
 #[cfg(test)]
