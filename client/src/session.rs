@@ -1,19 +1,23 @@
 //! One transfer over an open connection: offer, agreement, data, outcome. Not here: packets, presentation.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
-use haul_io::disk::{Destination, Docroot, Sink, SinkOptions, Source, SourceOptions, resolve_destination};
+use haul_io::disk::{
+    Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+};
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
-    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, Outcome, Overwrite, PathText, RateGrant,
-    RateTerms, Refusal, ResumeCheck, SecretHalf, ServerMessage, Trouble, encode_line, negotiation,
+    Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, Trouble, encode_line,
+    negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -30,6 +34,7 @@ use crate::error::{self, ClientError};
 use crate::input::{Input, Said};
 use crate::progress::{Carrier, Presenter, Start, Summary};
 use crate::rate_change;
+use crate::sources::{self, Wanted};
 use crate::ssh::{ChannelEvent, Connection};
 
 /// The program as it introduces itself.
@@ -95,10 +100,11 @@ impl Conversation {
         let offer = offer(request, half.clone())?;
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
-            agreement = self.negotiate(&offer, presenter) => agreement?,
+            agreement = self.negotiate(request, &offer, presenter) => agreement?,
             _ = stop.wait_for(|stop| *stop) => return Err(ClientError::Interrupted),
         };
         negotiation::check(&offer, &agreement)?;
+        check_features(request, &offer, &agreement)?;
         for change in &agreement.changes {
             presenter.notice(&crate::sanitize::text(change));
         }
@@ -164,10 +170,18 @@ impl Conversation {
 
     async fn negotiate(
         &mut self,
+        request: &TransferRequest,
         offer: &Offer,
         presenter: &mut Presenter,
     ) -> Result<Agreement, ClientError> {
         self.say(&ClientMessage::Offer(Box::new(offer.clone()))).await?;
+        if let Route::Download { sources, .. } = &request.direction
+            && offer.selection.as_ref().is_some_and(|selection| selection.more_sources)
+        {
+            for message in sources::messages(sources, &request.wanted.targets) {
+                self.say(&ClientMessage::Sources(message)).await?;
+            }
+        }
         self.await_agreement(presenter).await
     }
 
@@ -437,10 +451,11 @@ fn make_end(
     let system = Docroot::whole_system().map_err(disk_error)?;
     match &request.direction {
         Route::Upload { sources, .. } => {
-            let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
             let (digest, verdicts, resume) = (agreement.digest, agreement.verdicts, request.resume);
-            let options = SourceOptions { digest, verdicts, resume };
-            let source = Source::start(system, paths, options, wake).map_err(disk_error)?;
+            let filter = Filter::new(&request.wanted.selection).map_err(disk_error)?;
+            let items = local_items(&system, sources, &request.wanted)?;
+            let options = SourceOptions { digest, filter, verdicts, resume };
+            let source = Source::start(system, items, options, wake).map_err(disk_error)?;
             let config = SenderConfig { link, rate: agreement.rate().into(), verdicts };
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &config), source)))
         }
@@ -454,7 +469,8 @@ fn make_end(
                 resume: request.resume,
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
-            let config = ReceiverConfig { link, socket_buffer, verdicts: agreement.verdicts };
+            let (features, verdicts) = (agreement.features.clone(), agreement.verdicts);
+            let config = ReceiverConfig { link, socket_buffer, features, verdicts };
             Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &config), sink)))
         }
     }
@@ -466,7 +482,7 @@ fn destination(request: &TransferRequest) -> Result<Destination, ClientError> {
         return Err(ClientError::Internal { message: "an upload has no destination here".to_owned() });
     };
     let system = Docroot::whole_system().map_err(disk_error)?;
-    let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+    let count = source_count(sources.len(), &request.wanted);
     let path = absolute(destination)?;
     // The docroot itself has no name to give away: its entries need a folder to land in.
     let create = request.create_destination || sources.iter().any(is_docroot);
@@ -482,17 +498,20 @@ fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
     match &request.direction {
         Route::Upload { .. } => Ok(true),
         // Nothing is in a folder that is yet to be made.
-        Route::Download { destination, .. } if request.create_destination && !destination.exists() => Ok(false),
+        Route::Download { destination, .. } if request.create_destination && !destination.exists() => {
+            Ok(false)
+        }
         Route::Download { sources, .. } => {
-            let names = names_told(sources.iter().map(PathText::as_bytes));
+            let names = names_told(sources.iter().map(PathText::as_bytes), &request.wanted);
             Ok(destination(request)?.may_hold(names.iter().map(PathText::as_bytes)))
         }
     }
 }
 
 /// The last names of the paths; none if one has none, or if they are too many to be told.
-fn names_told<'a>(paths: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<PathText> {
-    if paths.len() > MOST_NAMES {
+fn names_told<'a>(paths: impl ExactSizeIterator<Item = &'a [u8]>, wanted: &Wanted) -> Vec<PathText> {
+    let renamed = !wanted.targets.is_empty() || wanted.selection.source_base.is_some();
+    if renamed || paths.len() > MOST_NAMES {
         return Vec::new();
     }
     let names = paths.map(|path| {
@@ -500,6 +519,47 @@ fn names_told<'a>(paths: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<PathTex
         name.filter(|name| *name != b"." && *name != b"..").map(PathText::new)
     });
     names.collect::<Option<Vec<_>>>().unwrap_or_default()
+}
+
+/// What is sent from here, and where it lands.
+fn local_items(
+    system: &Docroot,
+    sources: &[PathBuf],
+    wanted: &Wanted,
+) -> Result<Vec<SourceItem>, ClientError> {
+    let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let base = wanted.selection.source_base.as_ref();
+    let base = base.map(|base| absolute(Path::new(OsStr::from_bytes(base.as_bytes())))).transpose()?;
+    SourceItem::list(system, paths, &wanted.targets, base.as_deref()).map_err(disk_error)
+}
+
+/// How many sources there are, as far as it decides how the destination is read: those of a list need a folder.
+fn source_count(named: usize, wanted: &Wanted) -> u32 {
+    let folder = wanted.listed || wanted.selection.source_base.is_some();
+    if folder { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
+}
+
+/// Whether the server understands all that the transfer needs.
+fn check_features(
+    request: &TransferRequest,
+    offer: &Offer,
+    agreement: &Agreement,
+) -> Result<(), ClientError> {
+    let wanted = &request.wanted;
+    let needed = match request.direction {
+        Route::Upload { .. } => wanted.needed_of_a_receiver().into_iter().collect(),
+        Route::Download { .. } => wanted.needed_of_a_sender(offer.selection.as_deref()),
+    };
+    if needed.iter().all(|feature| agreement.features.contains(feature)) {
+        return Ok(());
+    }
+    Err(ClientError::trouble(
+        Trouble::Incompatible,
+        format!(
+            "{} is too old for what the options ask of it; update hauld there, or leave out lists, filters and links",
+            crate::sanitize::text(&agreement.program)
+        ),
+    ))
 }
 
 /// Whether a remote path means the docroot: nothing in it but slashes and dots.
@@ -539,19 +599,26 @@ const fn direction(request: &TransferRequest) -> Direction {
 }
 
 fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientError> {
-    let (sources, source_count, destination, names) = match &request.direction {
+    let wanted = &request.wanted;
+    let (sources, count, destination, (selection, names)) = match &request.direction {
         Route::Upload { sources, destination } => {
-            let names = names_told(sources.iter().map(|path| path.as_os_str().as_bytes()));
-            (Vec::new(), sources.len(), destination.clone(), names)
+            let names = names_told(sources.iter().map(|path| path.as_os_str().as_bytes()), wanted);
+            (Vec::new(), sources.len(), destination.clone(), (None, names))
         }
-        Route::Download { sources, .. } => (sources.clone(), sources.len(), PathText::default(), Vec::new()),
+        Route::Download { sources, .. } => {
+            let more_sources = wanted.follow_the_offer(sources);
+            let selection = Selection { more_sources, ..wanted.selection.clone() };
+            let selection = (selection != Selection::default()).then(|| Box::new(selection));
+            let named = if more_sources { Vec::new() } else { sources.clone() };
+            (named, sources.len(), PathText::default(), (selection, Vec::new()))
+        }
     };
     Ok(Offer {
         versions: vec![PROTOCOL_VERSION],
         program: PROGRAM.to_owned(),
         direction: direction(request),
         sources,
-        source_count: u32::try_from(source_count).unwrap_or(u32::MAX),
+        source_count: source_count(count, wanted),
         destination,
         create_destination: request.create_destination,
         preserve_times: request.preserve_times,
@@ -566,6 +633,8 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientE
         resume: request.resume,
         verdicts: wants_verdicts(request)?,
         names,
+        features: Feature::ALL.to_vec(),
+        selection,
         secret,
     })
 }

@@ -70,13 +70,15 @@ pub(crate) enum Ending {
     Silent,
     /// Was still trying when time was up.
     Overdue,
+    /// Needed no login: a visitor of HTTPS.
+    Anonymous,
 }
 
 impl Ending {
     /// OpenSSH's values: authfail, noauth, grace-exceeded.
     const fn penalty(self) -> Duration {
         Duration::from_secs(match self {
-            Self::LoggedIn => 0,
+            Self::LoggedIn | Self::Anonymous => 0,
             Self::Refused => 5,
             Self::Silent => 1,
             Self::Overdue => 10,
@@ -103,6 +105,32 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
+    /// For HTTPS: a session may open several connections, and a browser asks before it logs in.
+    pub(crate) fn for_https() -> Self {
+        let limits = Limits {
+            connections: 4000,
+            unauthenticated: 1000,
+            early_drop_from: 500,
+            unauthenticated_per_source: 64,
+            ..Limits::default()
+        };
+        Self { limits, ..Self::default() }
+    }
+
+    /// Whether a source has to wait.
+    pub(crate) fn check_penalty(&self, now: Instant, peer: IpAddr) -> Result<(), NotAdmitted> {
+        let penalty = self.penalties.get(&source(peer));
+        if penalty.is_some_and(|penalty| penalty.enforced && now < penalty.until) {
+            return Err(NotAdmitted::Penalty);
+        }
+        Ok(())
+    }
+
+    /// A source did something wrong elsewhere.
+    pub(crate) fn handle_misdeed(&mut self, now: Instant, peer: IpAddr, ending: Ending) {
+        self.punish(now, source(peer), ending.penalty());
+    }
+
     /// A connection arrived; `chance` is random in 0..1. If admitted, [`Self::handle_end`] must follow.
     pub(crate) fn handle_connection(
         &mut self,
@@ -110,10 +138,8 @@ impl Admission {
         peer: IpAddr,
         chance: f64,
     ) -> Result<(), NotAdmitted> {
+        self.check_penalty(now, peer)?;
         let source = source(peer);
-        if self.penalties.get(&source).is_some_and(|penalty| penalty.enforced && now < penalty.until) {
-            return Err(NotAdmitted::Penalty);
-        }
         if self.connections >= self.limits.connections {
             return Err(NotAdmitted::Connections);
         }

@@ -153,7 +153,7 @@ impl Scene {
             .as_ref()
             .map_or_else(String::new, |account| format!("account = {:?}\n", account.name));
         format!(
-            "state_dir = {:?}\n[ssh]\nlisten = [\"127.0.0.1:{}\"]\n[udp]\nports = \"0\"\n[[user]]\nname = \"demo\"\n\
+            "state_dir = {:?}\n[ssh]\nlisten = [\"127.0.0.1:{}\"]\n[udp]\nports = \"0\"\n[https]\nlisten = []\n[[user]]\nname = \"demo\"\n\
              docroot = {:?}\nauthorized_keys = {:?}\npermissions = [\"read\", \"write\", \"list\"]\n{account}",
             self.at("state"),
             self.port,

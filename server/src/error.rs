@@ -55,6 +55,12 @@ pub enum ServerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificate for HTTPS cannot be used.
+    #[error("cannot use the certificate for HTTPS: {reason}")]
+    Certificate {
+        /// What is wrong with which file.
+        reason: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -94,7 +100,7 @@ impl ServerError {
             | Self::Config { .. }
             | Self::RootWithoutConfig
             | Self::NoOwnAccount { .. } => 3,
-            Self::StateDir { .. } | Self::HostKey { .. } => 4,
+            Self::StateDir { .. } | Self::HostKey { .. } | Self::Certificate { .. } => 4,
             Self::Listen { .. } => 5,
             Self::Privileges(_) => 6,
             Self::Policy(_) => 7,
@@ -135,6 +141,10 @@ impl ServerError {
                 "repair it with `chmod 600 {0}`, or move it away to have a new one made; clients will then see a changed host key",
                 path.display()
             )),
+            Self::Certificate { .. } => Some(
+                "name a `certificate` and its `key` in [https], or move the file away to have a new one made"
+                    .to_owned(),
+            ),
             Self::Listen { source, .. } => listen_remedy(source),
             Self::Privileges(error) => Some(error.remedy().to_owned()),
             Self::ReadConfig { .. }
@@ -150,13 +160,13 @@ impl ServerError {
 fn listen_remedy(source: &io::Error) -> Option<String> {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            Some("another program listens there; stop it, or change `listen` in [ssh]".to_owned())
+            Some("another program listens there; stop it, or change `listen` in the configuration".to_owned())
         }
         io::ErrorKind::PermissionDenied => {
-            Some("ports below 1024 need root; change `listen` in [ssh]".to_owned())
+            Some("ports below 1024 need root; change `listen` in the configuration".to_owned())
         }
         io::ErrorKind::AddrNotAvailable => {
-            Some("this machine does not have that address; change `listen` in [ssh]".to_owned())
+            Some("this machine does not have that address; change `listen` in the configuration".to_owned())
         }
         _ => None,
     }

@@ -41,14 +41,18 @@ pub(crate) struct Front {
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
     admission: Mutex<Admission>,
+    /// Connections of HTTPS are counted apart, so that neither door can be blocked by a crowd at the other. Penalties
+    /// are common, and kept in the one for SSH.
+    https_admission: Mutex<Admission>,
     random: SystemRandom,
 }
 
 impl Front {
     pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
+        let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
-        Self { config, options, ssh: Arc::new(ssh), broker, admission, random }
+        Self { config, options, ssh: Arc::new(ssh), broker, admission, https_admission, random }
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {
@@ -57,14 +61,34 @@ impl Front {
 
     /// Admits a connection, or says why not.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<ConnectionPermit, NotAdmitted> {
+        self.admission().handle_connection(Instant::now(), peer, self.chance())?;
+        Ok(ConnectionPermit { front: Arc::clone(self), peer, ending: Ending::Silent })
+    }
+
+    fn chance(&self) -> f64 {
         let mut bytes = [0; 4];
         // Without randomness every connection looks unlucky, which only matters in a flood.
-        let chance = self
-            .random
-            .fill(&mut bytes)
-            .map_or(0.0, |()| f64::from(u32::from_be_bytes(bytes)) / 4_294_967_296.0);
-        self.admission().handle_connection(Instant::now(), peer, chance)?;
-        Ok(ConnectionPermit { front: Arc::clone(self), peer, ending: Ending::Silent })
+        self.random.fill(&mut bytes).map_or(0.0, |()| f64::from(u32::from_be_bytes(bytes)) / 4_294_967_296.0)
+    }
+
+    /// Admits a connection of HTTPS, or says why not. If admitted, [`Self::handle_https_end`] must follow.
+    pub(crate) fn admit_https(&self, peer: IpAddr) -> Result<(), NotAdmitted> {
+        self.admission().check_penalty(Instant::now(), peer)?;
+        self.https_admission().handle_connection(Instant::now(), peer, self.chance())
+    }
+
+    pub(crate) fn handle_https_login(&self, peer: IpAddr) {
+        self.https_admission().handle_login(peer);
+    }
+
+    pub(crate) fn handle_https_end(&self, peer: IpAddr, logged_in: bool) {
+        let ending = if logged_in { Ending::LoggedIn } else { Ending::Anonymous };
+        self.https_admission().handle_end(Instant::now(), peer, ending);
+    }
+
+    /// Remembers what a source did wrong.
+    pub(crate) fn punish(&self, now: Instant, peer: IpAddr, ending: Ending) {
+        self.admission().handle_misdeed(now, peer, ending);
     }
 
     pub(crate) fn handle_login(&self, peer: IpAddr) {
@@ -80,6 +104,10 @@ impl Front {
     /// A panic elsewhere leaves counts that are still counts.
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn https_admission(&self) -> MutexGuard<'_, Admission> {
+        self.https_admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,31 +1,25 @@
 //! The server's host key: Ed25519, made once under the state directory, readable by its owner only. Other key types are
 //! not made: every client of this century reads Ed25519.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::fcntl::OFlag;
-use nix::unistd::Uid;
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey};
 
 use crate::error::ServerError;
+use crate::private_file;
 
 /// Its name in the state directory.
 const FILE_NAME: &str = "host_ed25519";
-
-/// Longest key file that is read; an Ed25519 key takes 400 bytes.
-const MAX_KEY_BYTES: u64 = 16 << 10;
 
 /// Loads the host key, or makes one.
 ///
 /// # Errors
 /// If the state directory or the key cannot be made, read or trusted.
 pub fn load_or_create(state_dir: &Path) -> Result<PrivateKey, ServerError> {
-    prepare(state_dir).map_err(|reason| ServerError::StateDir { path: state_dir.to_owned(), reason })?;
+    private_file::prepare(state_dir)
+        .map_err(|reason| ServerError::StateDir { path: state_dir.to_owned(), reason })?;
     let path = state_dir.join(FILE_NAME);
     let failed = |reason| ServerError::HostKey { path: path.clone(), reason };
     if let Some(key) = load(&path).map_err(failed)? {
@@ -41,37 +35,8 @@ pub fn fingerprint(key: &PrivateKey) -> String {
     key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-fn prepare(state_dir: &Path) -> Result<(), String> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(|error| error.to_string())?;
-    let metadata = state_dir.metadata().map_err(|error| error.to_string())?;
-    let own = Uid::effective().as_raw();
-    if metadata.uid() != own {
-        return Err(format!("it belongs to uid {}, expected {own}", metadata.uid()));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(format!("others can write to it (mode {:04o}), expected 0700", metadata.mode() & 0o7777));
-    }
-    Ok(())
-}
-
-/// The descriptor is judged, not the name.
 fn load(path: &Path) -> Result<Option<PrivateKey>, String> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    let own = Uid::effective().as_raw();
-    if !metadata.is_file() || metadata.uid() != own {
-        return Err(format!("expected a regular file of uid {own}, found one of uid {}", metadata.uid()));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(format!("others can read it (mode {:04o}), expected 0600", metadata.mode() & 0o7777));
-    }
-    let mut text = String::new();
-    file.take(MAX_KEY_BYTES).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let Some(text) = private_file::read(path)? else { return Ok(None) };
     let key = PrivateKey::from_openssh(&text).map_err(|error| format!("no OpenSSH private key: {error}"))?;
     if key.is_encrypted() || key.algorithm() != Algorithm::Ed25519 {
         return Err("expected an Ed25519 key without passphrase".to_owned());
@@ -79,29 +44,18 @@ fn load(path: &Path) -> Result<Option<PrivateKey>, String> {
     Ok(Some(key))
 }
 
-/// Written whole under another name, then given its name unless another process was faster.
-fn create(state_dir: &Path, path: &PathBuf) -> Result<(), String> {
+fn create(state_dir: &Path, path: &Path) -> Result<(), String> {
     let mut key =
         PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).map_err(|error| error.to_string())?;
     key.set_comment("hauld");
     let text = key.to_openssh(LineEnding::LF).map_err(|error| error.to_string())?;
-    // A temporary file has mode 0600 from the start.
-    let mut file = tempfile::NamedTempFile::new_in(state_dir).map_err(|error| error.to_string())?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(|error| error.to_string())?;
-    match file.persist_noclobber(path) {
-        Ok(_) => {}
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error.error.to_string()),
-    }
-    File::open(state_dir).and_then(|folder| folder.sync_all()).map_err(|error| error.to_string())
+    private_file::create(state_dir, path, &text)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

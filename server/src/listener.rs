@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::deadline::DeadlineStream;
 use crate::error::ServerError;
 use crate::front::{ConnectionPermit, Front, stopped};
+use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
 use crate::ssh_settings;
@@ -64,6 +65,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// None while it serves; a listener that fails for good is left out with a log line.
 pub async fn run(
     listeners: Vec<TcpListener>,
+    https: Https,
     config: Config,
     host_key: PrivateKey,
     options: Options,
@@ -76,6 +78,7 @@ pub async fn run(
     for listener in listeners {
         loops.spawn(accept_loop(listener, Arc::clone(&front), shutdown.clone()));
     }
+    loops.spawn(https.run(Arc::clone(&front), shutdown));
     while loops.join_next().await.is_some() {}
     broker.shutdown().await;
     Ok(())
@@ -135,7 +138,7 @@ async fn serve(
         // A fixed form for log watchers.
         Ending::Refused | Ending::Overdue => info!(source = %peer.ip(), reason = ?ending, "login failed"),
         Ending::LoggedIn => info!("disconnected"),
-        Ending::Silent => debug!("disconnected without a login"),
+        Ending::Silent | Ending::Anonymous => debug!("disconnected without a login"),
     }
     permit.ending = ending;
 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::front::Options;
+use crate::https::Https;
 use crate::{host_key, listener};
 
 /// Serves until a signal stops it.
@@ -37,7 +38,8 @@ pub(crate) fn serve(path: Option<&Path>) -> Result<(), ServerError> {
         // Before the log says that we listen: who waits for that line may stop us at once.
         let shutdown = stop_on_signals().map_err(ServerError::Runtime)?;
         let listeners = bind_all(&config)?;
-        listener::run(listeners, config, key, Options::default(), shutdown).await
+        let https = Https::open(&config)?;
+        listener::run(listeners, https, config, key, Options::default(), shutdown).await
     })?;
     info!("stopped");
     Ok(())

@@ -10,6 +10,7 @@
 mod emulator;
 mod graph;
 mod hostile;
+mod https;
 mod kill;
 mod openssh;
 mod rates;

@@ -55,7 +55,9 @@ fn a_tree_that_is_there_is_skipped() {
         let root = pair.from(way).join("tree");
         make_small_files(&root, 300, 0, 20_000, 1);
         make_file(&root.join("large"), 9 * MIB, 2);
-        for (options, level) in [(&["-p"][..], "-k1"), (&["-p"], "-k2"), (&["-p"], "-k3"), (&[], "-k1"), (&[], "-k2")] {
+        for (options, level) in
+            [(&["-p"][..], "-k1"), (&["-p"], "-k2"), (&["-p"], "-k3"), (&[], "-k1"), (&[], "-k2")]
+        {
             let name = format!("there{level}{}", options.len());
             let options = [options, &[level]].concat();
             copy(&pair, way, "tree", &name, &options);
@@ -189,8 +191,14 @@ fn what_is_there_is_read_again_at_level_3() {
     make_file(&pair.here().join("file"), 32 * MIB, 1);
     break_off(&pair, Way::Up, 20 * MIB, &["-l", "100m"]);
     let docroot = pair.to(Way::Up);
-    let partial = partials(&docroot).into_iter().find(|path| path.extension().is_some_and(|end| end == "part"));
-    File::options().write(true).open(docroot.join(partial.unwrap())).unwrap().write_all_at(b"rot", 70_000).unwrap();
+    let partial =
+        partials(&docroot).into_iter().find(|path| path.extension().is_some_and(|end| end == "part"));
+    File::options()
+        .write(true)
+        .open(docroot.join(partial.unwrap()))
+        .unwrap()
+        .write_all_at(b"rot", 70_000)
+        .unwrap();
     copy(&pair, Way::Up, "file", "arrived", &["-k3"]);
     assert_same(&pair.here().join("file"), &docroot.join("arrived"));
     assert_no_partials(&docroot);

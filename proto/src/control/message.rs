@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
+use super::selection::{Feature, Selection, Sources, known_features};
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
@@ -18,6 +19,8 @@ use crate::verdict::Verdicts;
 pub enum ClientMessage {
     /// First message: versions, direction, paths and wishes.
     Offer(Box<Offer>),
+    /// Follows an offer of a download whose sources are told apart from it.
+    Sources(Sources),
     /// Other rate settings are wished for from now on.
     SetRate(RateTerms),
     /// What the receiving client needs of the next files.
@@ -245,6 +248,12 @@ pub struct Offer {
     /// them can be there. None: they are too many to be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<PathText>,
+    /// What the client understands beyond the first programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
+    pub features: Vec<Feature>,
+    /// Download: what of the sources is sent. None: all of them, under their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
 }
@@ -301,6 +310,9 @@ pub struct Agreement {
     /// The receiver says what it needs of each file, and the sender goes by it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub verdicts: bool,
+    /// What both sides understand beyond the first programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
+    pub features: Vec<Feature>,
     /// What the server changed in the offer and why, one sentence each, for the user.
     #[serde(default)]
     pub changes: Vec<String>,
@@ -527,6 +539,8 @@ mod tests {
             resume: ResumeCheck::None,
             verdicts: false,
             names: Vec::new(),
+            features: Vec::new(),
+            selection: None,
             secret: SecretHalf::new([1; 32]),
         }
     }
@@ -545,6 +559,7 @@ mod tests {
             min_rate: None,
             dscp: None,
             verdicts: false,
+            features: Vec::new(),
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),
         }
@@ -596,15 +611,14 @@ mod tests {
         };
         let limits = Limits { network: 3, sender_disk: 4, ..Limits::default() };
         let sent = Some(SentCounters { packets: 5, lost_packets: 1, retransmitted_bytes: 9, limits });
-        let outcome =
-            ServerMessage::Outcome(Outcome {
-                files: 1,
-                bytes: 2,
-                failed: 1,
-                failures: vec![failure],
-                sent,
-                ..Outcome::default()
-            });
+        let outcome = ServerMessage::Outcome(Outcome {
+            files: 1,
+            bytes: 2,
+            failed: 1,
+            failures: vec![failure],
+            sent,
+            ..Outcome::default()
+        });
         for (message, expected) in [
             (refusal, r#"{"type":"refusal","trouble":"outside_docroot","message":"no","remedy":"go"}"#),
             (

@@ -3,6 +3,7 @@
 
 use super::message::{Agreement, Cipher, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint};
 use super::rate_terms::{Ceiling, RateGrant};
+use super::selection::Feature;
 use crate::constants::PROTOCOL_VERSION;
 use crate::dscp::Dscp;
 use crate::units::Rate;
@@ -101,6 +102,8 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
         "a session name"
     } else if agreement.connection_id >= 1 << 48 {
         "a connection id"
+    } else if !agreement.features.iter().all(|feature| offer.features.contains(feature)) {
+        "a feature"
     } else {
         return Ok(());
     };
@@ -139,6 +142,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         min_rate,
         dscp,
         verdicts: grant.verdicts && offer.verdicts,
+        features: Feature::common(&offer.features),
         changes,
         secret: grant.secret,
     }
@@ -170,6 +174,8 @@ mod tests {
             resume: ResumeCheck::default(),
             verdicts: false,
             names: Vec::new(),
+            features: Vec::new(),
+            selection: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

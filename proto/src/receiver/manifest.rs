@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::constants::{BLOCK_BYTES, MANIFEST_WINDOW, MAX_GAPS, MAX_PARTS, PENDING_FILES};
-use crate::disk::{EntryFailure, FileEntry, FilePiece, FolderEntry};
+use crate::control::Feature;
+use crate::disk::{EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry};
 use crate::layout::{Extent, Layout};
 use crate::manifest::{Record, Trailer, TreeCheck};
 use crate::range_set::RangeSet;
@@ -16,6 +17,8 @@ use crate::verdict::{Verdict, Verdicts, VerdictsOut, Wanted as _};
 pub(super) enum Step {
     /// Make a folder.
     Folder(FolderEntry),
+    /// Make a symbolic link.
+    Link(LinkEntry),
     /// A source could not be read.
     Skipped(EntryFailure),
     /// A file was placed.
@@ -37,7 +40,7 @@ pub(super) struct ManifestIn {
     layout: Layout,
     files: VecDeque<(Extent, Arc<FileEntry>)>,
     next_file: u64,
-    /// Folders that the disk has not answered for.
+    /// Folders and links that the disk has not answered for.
     folders: usize,
     /// Reading stopped because too many files are awaited.
     held_back: bool,
@@ -50,12 +53,14 @@ pub(super) struct ManifestIn {
     parts: Vec<Arc<FileEntry>>,
     /// Of those, the ones that are wanted whole after all.
     wrong: Vec<u64>,
+    /// What was agreed on beyond the first records.
+    features: Vec<Feature>,
 }
 
 impl ManifestIn {
-    /// With or without verdicts.
-    pub(super) fn new(verdicts: bool) -> Self {
-        Self { verdicts, ..Self::default() }
+    /// For a manifest that may hold what `features` allow, with or without verdicts.
+    pub(super) fn new(features: &[Feature], verdicts: bool) -> Self {
+        Self { features: features.to_vec(), verdicts, ..Self::default() }
     }
 
     /// Takes a piece of the stream.
@@ -111,7 +116,7 @@ impl ManifestIn {
             && !self.said.is_full()
     }
 
-    /// The disk has answered for a folder.
+    /// The disk has answered for a folder or a link.
     pub(crate) fn on_folder_done(&mut self) {
         self.folders = self.folders.saturating_sub(1);
     }
@@ -132,6 +137,13 @@ impl ManifestIn {
                 }
                 self.push(entry)?;
                 Step::File
+            }
+            Record::Link { .. } if !self.features.contains(&Feature::Links) => {
+                return Err(Error::PeerMisbehaved("the manifest holds a link, which was not agreed on"));
+            }
+            Record::Link { parent, name, target, replaces_file, attributes } => {
+                self.folders += 1;
+                Step::Link(LinkEntry { parent, name, target, replaces_file, attributes })
             }
             Record::Skipped { path, trouble, message } => {
                 Step::Skipped(EntryFailure { path, trouble, message })

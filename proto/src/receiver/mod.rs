@@ -16,7 +16,7 @@ use crate::Error;
 use crate::constants::{
     BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, LOOKS_TOGETHER, STATS_INTERVAL_MIN,
 };
-use crate::control::{Failure, MAX_REPORTED_FAILURES, Outcome, PathText};
+use crate::control::{Failure, Feature, MAX_REPORTED_FAILURES, Outcome, PathText};
 use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure, Looked};
 use crate::link::{Link, LinkConfig, Transmit};
 use crate::stats::{Sample, Snapshot};
@@ -38,6 +38,8 @@ pub struct ReceiverConfig {
     pub socket_buffer: u64,
     /// The sender waits for verdicts.
     pub verdicts: bool,
+    /// What was agreed on beyond the first programs.
+    pub features: Vec<Feature>,
 }
 
 /// The receiving machine of one session.
@@ -79,7 +81,7 @@ impl Receiver {
             link: Link::new(now, &config.link),
             socket_buffer: config.socket_buffer,
             feedback: Feedback::new(config.socket_buffer),
-            manifest: ManifestIn::new(config.verdicts),
+            manifest: ManifestIn::new(&config.features, config.verdicts),
             content: ContentIn::default(),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -177,6 +179,10 @@ impl Receiver {
                         requests.push_back(DiskRequest::Look(vec![file]));
                     }
                 },
+                Step::Link(link) => {
+                    *requested += 1;
+                    requests.push_back(DiskRequest::Link(link));
+                }
                 Step::Skipped(failure) => note_failure(outcome, failure),
                 Step::File | Step::End => {}
             })?;

@@ -170,8 +170,12 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
     };
     let (near, far) = if scene.upload { (Seat::Client, Seat::Server) } else { (Seat::Server, Seat::Client) };
     let start = Duration::from_secs(5);
-    let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate, verdicts: scene.verdicts.is_some() });
-    let mut receiver = Receiver::new(start, &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20, verdicts: scene.verdicts.is_some() });
+    let verdicts = scene.verdicts.is_some();
+    let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate, verdicts });
+    let mut receiver = Receiver::new(
+        start,
+        &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20, features: Vec::new(), verdicts },
+    );
     let Source { records, blocks, needs } = source(&scene);
     let mut records = records.into_iter();
     let (mut decisions, mut reads) = (Vec::new(), VecDeque::new());
@@ -392,7 +396,7 @@ fn put(blocks: &mut [Vec<u8>], offset: u64, bytes: &[u8]) {
 
 fn store(request: DiskRequest, stored: &mut Stored, scene: &Scene) -> DiskDone {
     let BlockWrite { mut data, pieces, .. } = match request {
-        DiskRequest::Folder(_) => return DiskDone::Folder,
+        DiskRequest::Folder(_) | DiskRequest::Link(_) => return DiskDone::Folder,
         DiskRequest::Finish => return DiskDone::Finished,
         DiskRequest::Look(files) => {
             let verdicts = scene.verdicts.as_ref().expect("nobody looks without verdicts");
@@ -407,8 +411,7 @@ fn store(request: DiskRequest, stored: &mut Stored, scene: &Scene) -> DiskDone {
     let (mut bytes, mut finished, mut wrong) = (0, Vec::new(), Vec::new());
     for piece in pieces {
         let file = &piece.file;
-        let (content, left) =
-            stored.entry(file.id).or_insert_with(|| (there(scene, file), file.pieces));
+        let (content, left) = stored.entry(file.id).or_insert_with(|| (there(scene, file), file.pieces));
         let from = &data[piece.bytes.clone()];
         if !from.is_empty() {
             content[piece.offset as usize..piece.offset as usize + from.len()].copy_from_slice(from);

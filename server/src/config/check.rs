@@ -7,6 +7,7 @@ use nix::unistd::{Uid, User};
 use super::parse::{FilledTable, Origin, Problem};
 use super::settings::Section;
 use super::{Config, UserEntry, schedule, user};
+use crate::https;
 use crate::privileges;
 use crate::shares::schedule::LocalTime;
 use crate::trusted_file;
@@ -37,9 +38,35 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         }
         check_user(&mut found, table, &entry);
     }
+    check_https(&mut found, config);
     check_schedules(&mut found, config);
     found.problems.sort_by_key(|problem| problem.line);
     found.problems
+}
+
+/// Certificate and key belong together, and must be usable.
+fn check_https(found: &mut Found, config: &Config) {
+    let Some(table) = config.tables.iter().find(|table| table.section == Section::Https) else { return };
+    match (table.cell("certificate"), table.cell("key")) {
+        (Some(_), None) => {
+            found.wrong(
+                line_of(table, "certificate"),
+                "`certificate` in [https] without `key`",
+                "name its `key`",
+            );
+        }
+        (None, Some(_)) => {
+            found.wrong(
+                line_of(table, "key"),
+                "`key` in [https] without `certificate`",
+                "name its `certificate`",
+            );
+        }
+        _ => {}
+    }
+    if let Some(Err(error)) = https::identity_from_files(&config.https) {
+        found.wrong(line_of(table, "certificate"), "[https]", &error);
+    }
 }
 
 /// Schedules that cannot mean anything, and a system that does not know its time.

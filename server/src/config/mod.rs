@@ -38,8 +38,8 @@ pub struct Config {
     pub udp_ports: PortRange,
     /// What all that the server sends carries; none is what the client asks for.
     pub dscp: Option<Dscp>,
-    /// Addresses for HTTPS.
-    pub https_listen: Vec<SocketAddr>,
+    /// HTTPS: pages, and the carrier where UDP is blocked.
+    pub https: HttpsConfig,
     /// What all sessions may use together.
     pub limits: SharedCaps,
     /// Other limits at some times.
@@ -49,6 +49,17 @@ pub struct Config {
     tables: Vec<FilledTable>,
     /// The file, or the single-user mode.
     origin: String,
+}
+
+/// The section about HTTPS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpsConfig {
+    /// Addresses for TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses without TLS.
+    pub plain_listen: Vec<SocketAddr>,
+    /// Certificate and key; none makes them.
+    pub files: Option<(PathBuf, PathBuf)>,
 }
 
 /// A user as configured.
@@ -133,18 +144,22 @@ impl Config {
     /// Whether the addresses for SSH are a default, which may ask for a protocol the machine does not have.
     #[must_use]
     pub fn listens_by_default(&self) -> bool {
-        let listen =
-            self.tables.iter().find(|table| table.section == Section::Ssh).and_then(|t| t.cell("listen"));
+        self.is_default(Section::Ssh)
+    }
+
+    /// The same for HTTPS. Then a port that is taken is no reason not to serve at all.
+    #[must_use]
+    pub fn https_by_default(&self) -> bool {
+        self.is_default(Section::Https)
+    }
+
+    fn is_default(&self, section: Section) -> bool {
+        let listen = self.tables.iter().find(|table| table.section == section).and_then(|t| t.cell("listen"));
         !matches!(listen.map(|cell| cell.origin), Some(Origin::Line(_)))
     }
 
     fn from_tables(tables: Vec<FilledTable>, origin: String) -> Self {
         let section = |section| tables.iter().find(move |table| table.section == section);
-        let addresses =
-            |part| match section(part).and_then(|table| table.cell("listen")).map(|cell| &cell.value) {
-                Some(Value::Addresses(addresses)) => addresses.clone(),
-                _ => Vec::new(),
-            };
         let udp_ports =
             match section(Section::Udp).and_then(|table| table.cell("ports")).map(|cell| &cell.value) {
                 Some(Value::Ports(ports)) => *ports,
@@ -153,10 +168,10 @@ impl Config {
         let all = |section| tables.iter().filter(move |table| table.section == section);
         Self {
             state_dir: section(Section::Top).map(|table| path(table, "state_dir")).unwrap_or_default(),
-            ssh_listen: addresses(Section::Ssh),
+            ssh_listen: section(Section::Ssh).map(|table| addresses(table, "listen")).unwrap_or_default(),
             udp_ports,
             dscp: section(Section::Udp).and_then(dscp),
-            https_listen: addresses(Section::Https),
+            https: section(Section::Https).map(https).unwrap_or_default(),
             limits: section(Section::Limits).map(shared_caps).unwrap_or_default(),
             schedules: all(Section::Schedule).filter_map(schedule).collect(),
             users: all(Section::User).map(|table| Arc::new(user(table))).collect(),
@@ -228,6 +243,22 @@ fn dscp(table: &FilledTable) -> Option<Dscp> {
     match table.cell("dscp")?.value {
         Value::Dscp(dscp) => Some(dscp),
         _ => None,
+    }
+}
+
+fn addresses(table: &FilledTable, key: &str) -> Vec<SocketAddr> {
+    match table.cell(key).map(|cell| &cell.value) {
+        Some(Value::Addresses(addresses)) => addresses.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn https(table: &FilledTable) -> HttpsConfig {
+    let file = |key| table.cell(key).map(|_| path(table, key));
+    HttpsConfig {
+        listen: addresses(table, "listen"),
+        plain_listen: addresses(table, "plain_listen"),
+        files: file("certificate").zip(file("key")),
     }
 }
 

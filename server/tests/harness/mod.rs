@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use haul_server::config::Config;
+use haul_server::https::Https;
 use haul_server::listener::{self, Options};
 use haul_server::{error::ServerError, host_key};
 use russh::client;
@@ -119,7 +120,7 @@ impl Server {
         let worker_program = worker.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_hauld")));
         let options = Options { login_deadline, worker_program };
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(listener::run(listeners, config, key, options, stopped));
+        let task = tokio::spawn(listener::run(listeners, Https::default(), config, key, options, stopped));
         Self { folder, addresses, stop, task }
     }
 

@@ -411,9 +411,8 @@ fn configuration(directory: &Path, options: &ServerOptions, account: Option<&str
         ports.udp.1,
         options.udp_lines
     );
-    if options.https {
-        let _ = write!(text, "[https]\nlisten = [\"{listen}:{}\"]\n\n", ports.https);
-    }
+    let https = if options.https { format!("\"{listen}:{}\"", ports.https) } else { String::new() };
+    let _ = write!(text, "[https]\nlisten = [{https}]\n\n");
     for name in std::iter::once(USER).chain(options.more_users.iter().map(String::as_str)) {
         let _ = write!(
             text,

@@ -89,7 +89,9 @@ mod tests {
             (DiffOlder, Level2, true, 0, -1, StaysIfEqual),
         ];
         let folder = tempfile::tempdir().unwrap();
-        for (row, (overwrite, resume, preserve_times, larger, newer, expected)) in table.into_iter().enumerate() {
+        for (row, (overwrite, resume, preserve_times, larger, newer, expected)) in
+            table.into_iter().enumerate()
+        {
             let file = File::create(folder.path().join(row.to_string())).unwrap();
             file.set_len((100 + larger) as u64).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs((1000 + newer) as u64)).unwrap();

@@ -125,7 +125,9 @@ pub(super) fn open(folder: &Folder, name: &[u8], make: bool) -> Result<Option<Ow
                 made => made.map_err(NoPartial::System)?,
             },
             Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENXIO) => return Err(NoPartial::Foreign),
+            Err(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENXIO) => {
+                return Err(NoPartial::Foreign);
+            }
             opened => opened.map_err(NoPartial::System)?,
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -158,7 +160,8 @@ pub(super) fn read(
 ) -> Option<(Keep, Vec<Subtree>)> {
     let file = folder.open_file(&names.journal).ok()?;
     let about = fstat(&file).ok()?;
-    let size = u64::try_from(about.st_size).ok().filter(|&size| is_ours(&about) && size <= MAX_JOURNAL_BYTES)?;
+    let size =
+        u64::try_from(about.st_size).ok().filter(|&size| is_ours(&about) && size <= MAX_JOURNAL_BYTES)?;
     let mut bytes = vec![0; size as usize];
     read_at(&file, &mut bytes, 0).ok()?;
     let journal = Journal::decode(&bytes)?;
@@ -220,9 +223,12 @@ pub(super) fn store(file: impl AsFd, folder: &Folder, names: &Names, journal: &[
 /// The thread that journals.
 #[derive(Debug, Default)]
 pub(super) struct Journaling {
-    thread: Option<(SyncSender<Job>, Receiver<nix::Result<()>>, JoinHandle<()>)>,
+    thread: Option<Thread>,
     away: bool,
 }
+
+/// Where jobs go, where what came of them is told, and who does them.
+type Thread = (SyncSender<Job>, Receiver<nix::Result<()>>, JoinHandle<()>);
 
 #[derive(Debug)]
 struct Job {

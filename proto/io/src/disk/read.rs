@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
 use haul_proto::constants::{BLOCK_BYTES, TRAILER_BYTES};
-use haul_proto::control::{ResumeCheck, Trouble};
+use haul_proto::control::{Digest, ResumeCheck, Trouble};
 use haul_proto::layout::{Extent, Layout};
 use haul_proto::manifest::Trailer;
 use haul_proto::verdict::{Decision, Missing, Verdict, Wanted as _};
@@ -22,13 +22,14 @@ use super::facts::Facts;
 use super::helper::Work;
 use super::tree_digest::TreeDigest;
 use super::walk::Listed;
-use super::{DiskError, Docroot, SourceEvent, SourceOptions};
+use super::{DiskError, Docroot, SourceEvent};
 
 /// Reads one block after the other.
 #[derive(Debug)]
 pub(super) struct Reader {
     root: Docroot,
-    options: SourceOptions,
+    digest: Digest,
+    resume: ResumeCheck,
     files: Receiver<Listed>,
     /// With verdicts: what is wanted of the files, where they stand therefore, and those that are wanted in part.
     decided: Option<Receiver<Decision>>,
@@ -102,12 +103,24 @@ impl Work for Reader {
 impl Reader {
     pub(super) fn new(
         root: Docroot,
-        options: SourceOptions,
+        (digest, resume): (Digest, ResumeCheck),
         (files, decided): (Receiver<Listed>, Option<Receiver<Decision>>),
         stop: Arc<AtomicBool>,
     ) -> Self {
         let (layout, parts) = (Layout::default(), Vec::new());
-        Self { root, options, files, decided, layout, parts, again: None, current: None, next_block: 0, stop }
+        Self {
+            root,
+            digest,
+            resume,
+            files,
+            decided,
+            layout,
+            parts,
+            again: None,
+            current: None,
+            next_block: 0,
+            stop,
+        }
     }
 
     const fn block(&mut self, data: Vec<u8>) -> SourceEvent {
@@ -185,7 +198,8 @@ impl Reader {
         if self.again.is_none() {
             let Ok(Decision::Again(places)) = self.decided.as_ref()?.recv() else { return None };
             self.layout.break_block();
-            let mut parts: Vec<Option<Listed>> = std::mem::take(&mut self.parts).into_iter().map(Some).collect();
+            let mut parts: Vec<Option<Listed>> =
+                std::mem::take(&mut self.parts).into_iter().map(Some).collect();
             let place = |at: u64| parts.get_mut(usize::try_from(at).ok()?)?.take();
             self.again = Some(places.into_iter().rev().filter_map(place).collect());
         }
@@ -195,12 +209,12 @@ impl Reader {
     }
 
     fn hashing(&self, missing: &Option<Missing>, size: u64) -> Hashing {
-        if !Trailer::wants(self.options.digest) {
+        if !Trailer::wants(self.digest) {
             return Hashing::None;
         }
         match missing {
             None => Hashing::Whole(Box::default()),
-            Some(missing) if self.options.resume == ResumeCheck::Attributes => {
+            Some(missing) if self.resume == ResumeCheck::Attributes => {
                 Hashing::Part(TreeDigest::of_part(missing.blocks()))
             }
             Some(_) => Hashing::Tree(TreeDigest::new(size)),
@@ -333,7 +347,8 @@ impl Reading {
             Hashing::Whole(hasher) => drop(hasher.update(bytes)),
             Hashing::Tree(digest) => digest.update(offset, bytes),
             Hashing::Part(digest) => {
-                let place = self.missing.as_ref().and_then(|missing| missing.position_of(offset / BLOCK_BYTES));
+                let place =
+                    self.missing.as_ref().and_then(|missing| missing.position_of(offset / BLOCK_BYTES));
                 if let Some(place) = place {
                     digest.add(place, TreeDigest::value(offset, bytes));
                 }
@@ -379,7 +394,6 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
-    use haul_proto::control::Digest;
     use haul_proto::manifest::Record;
 
     use super::super::{Source, SourceOptions};
@@ -396,7 +410,7 @@ mod tests {
             let docroot = Docroot::open(root).unwrap();
             let wake = move || wake.send(()).unwrap_or_default();
             let options = SourceOptions { digest, ..SourceOptions::default() };
-            Self { source: Source::start(docroot, vec![b"/".to_vec()], options, wake).unwrap(), woken }
+            Self { source: Source::start(docroot, vec![b"/".to_vec().into()], options, wake).unwrap(), woken }
         }
 
         fn record(&mut self) -> Record {
@@ -454,11 +468,7 @@ mod tests {
             let (offset, trailer) = (extent.offset as usize, extent.trailer as usize);
             assert!(all[offset..offset + sizes[number]] == content(number), "file {number}");
             let digest = Some(*blake3::hash(&content(number)).as_bytes());
-            assert_eq!(
-                Trailer::decode(&all[trailer..]),
-                Some(Trailer::whole(digest)),
-                "file {number}"
-            );
+            assert_eq!(Trailer::decode(&all[trailer..]), Some(Trailer::whole(digest)), "file {number}");
         }
     }
 
