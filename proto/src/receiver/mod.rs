@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::constants::{BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, STATS_INTERVAL_MIN};
-use crate::control::{Failure, MAX_REPORTED_FAILURES, Outcome, PathText};
+use crate::control::{Failure, Feature, MAX_REPORTED_FAILURES, Outcome, PathText};
 use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure};
 use crate::link::{Link, LinkConfig, Transmit};
 use crate::stats::{Sample, Snapshot};
@@ -33,6 +33,8 @@ pub struct ReceiverConfig {
     pub link: LinkConfig,
     /// Bytes that may wait in this host's socket buffer, arrived but not yet taken; 0 if unknown.
     pub socket_buffer: u64,
+    /// What was agreed on beyond the first programs.
+    pub features: Vec<Feature>,
 }
 
 /// The receiving machine of one session.
@@ -72,7 +74,7 @@ impl Receiver {
             link: Link::new(now, &config.link),
             socket_buffer: config.socket_buffer,
             feedback: Feedback::new(config.socket_buffer),
-            manifest: ManifestIn::default(),
+            manifest: ManifestIn::new(&config.features),
             content: ContentIn::default(),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -161,6 +163,10 @@ impl Receiver {
                 Step::Folder(folder) => {
                     *requested += 1;
                     requests.push_back(DiskRequest::Folder(folder));
+                }
+                Step::Link(link) => {
+                    *requested += 1;
+                    requests.push_back(DiskRequest::Link(link));
                 }
                 Step::Skipped(failure) => note_failure(outcome, failure),
                 Step::File | Step::End => {}

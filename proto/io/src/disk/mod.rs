@@ -9,10 +9,14 @@ pub mod browse;
 mod destination;
 mod docroot;
 mod facts;
+mod filter;
 mod folder;
 mod folders;
 mod helper;
+mod landing;
+mod link;
 mod partial;
+mod pattern;
 mod read;
 #[cfg(test)]
 mod round_trip;
@@ -24,6 +28,8 @@ mod write;
 
 pub use destination::{Destination, resolve_destination};
 pub use docroot::Docroot;
+pub use filter::Filter;
+pub use landing::SourceItem;
 pub use sink::{Sink, SinkOptions};
 pub use source::{Source, SourceEvent, SourceOptions, check_sources};
 
