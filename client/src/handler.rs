@@ -3,8 +3,6 @@
 //!
 //! Not here: dialling and logging in (`ssh`, `login`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg, Session};
@@ -30,10 +28,6 @@ pub(crate) struct Handler {
     pub(crate) strict: bool,
     /// The fingerprint that the key must have; then nothing else counts but that it is not revoked.
     pub(crate) fingerprint: Option<Fingerprint>,
-    /// Go on with any key that is not revoked.
-    pub(crate) ignore: bool,
-    /// Set when it was gone on with a key that is not the one on record: no password for such a server.
-    pub(crate) doubtful: Arc<AtomicBool>,
     /// Becomes the reason when the connection ends.
     pub(crate) ended: watch::Sender<Option<String>>,
     /// Words for the user: banners, new host keys. Bounded; what does not fit is dropped.
@@ -75,11 +69,6 @@ impl Handler {
             if let Some(vouched) = self.vouched(presented)? {
                 return vouched
                     .map_err(|reason| ClientError::HostKey(Box::new(HostKeyTrouble::Certificate { host, reason })));
-            }
-            if self.ignore && verdict != Verdict::Known {
-                self.doubtful.store(matches!(verdict, Verdict::Changed(_)), Ordering::Relaxed);
-                self.note(format!("the host key of {host} is not checked: {found}"));
-                return Ok(());
             }
         }
         if verdict == Verdict::Unknown {

@@ -89,8 +89,7 @@ enum Answer {
     Gone,
 }
 
-/// Logs in. `before_question` runs before something is asked at the terminal; a password is sent only if `trusted` says
-/// that the server's key deserves it.
+/// Logs in. `before_question` runs before something is asked at the terminal.
 ///
 /// # Errors
 /// If nothing is accepted: everything that was tried is listed.
@@ -100,7 +99,6 @@ pub(crate) async fn login(
     files: FileKeys,
     said: impl Fn() -> Option<String>,
     before_question: &mut (dyn FnMut() + Send),
-    trusted: impl Fn() -> bool,
 ) -> Result<(), ClientError> {
     let agent = Agent::connect(handle, &request.identities.agent).await;
     let password_is_passphrase = files.password_is_passphrase;
@@ -112,7 +110,7 @@ pub(crate) async fn login(
     if attempts.with_keys(candidates, before_question).await {
         return Ok(());
     }
-    if attempts.word.is_none() && trusted() {
+    if attempts.word.is_none() {
         let given = request.plan.environment.password.as_ref().filter(|_| !password_is_passphrase);
         let given = given.and_then(|secret| std::str::from_utf8(secret.as_bytes()).ok());
         let given = given.map(|text| Zeroizing::new(text.to_owned()));

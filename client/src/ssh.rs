@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use russh::client::{Config, Handle, Msg};
@@ -115,15 +114,12 @@ pub async fn connect(
     tracing::info!(host = request.host, %peer_address, "connected");
     let (end_sender, ended) = watch::channel(None);
     let (note_sender, mut notes) = mpsc::channel(64);
-    let doubtful = Arc::new(AtomicBool::new(false));
     let handler = Handler {
         host_name: request.host_name.clone(),
         port: request.ssh_port,
         known_hosts,
         strict: request.host_keys.strict,
         fingerprint,
-        ignore: request.plan.login.ignore_host_key,
-        doubtful: Arc::clone(&doubtful),
         ended: end_sender,
         notes: note_sender,
         keys_exchanged: false,
@@ -135,8 +131,7 @@ pub async fn connect(
     };
     let logging_in = async {
         let mut handle = handshake(request, stream, handler, &recorded, certified).await?;
-        let (said, trusted) = (|| ended.borrow().clone(), || !doubtful.load(Ordering::Relaxed));
-        login(&mut handle, request, files, said, &mut show_notes, trusted).await?;
+        login(&mut handle, request, files, || ended.borrow().clone(), &mut show_notes).await?;
         Ok(handle)
     };
     let logged_in: Result<_, ClientError> = logging_in.await;

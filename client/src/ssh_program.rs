@@ -33,6 +33,7 @@ pub(crate) struct SshProgram {
     input: Option<ChildStdin>,
     events: mpsc::Receiver<ChannelEvent>,
     name: String,
+    port: u16,
     /// What it said last, for the error.
     words: Vec<u8>,
     /// Something of the conversation has come.
@@ -59,7 +60,8 @@ pub(crate) fn start(request: &TransferRequest, command: &OsString) -> Result<Ssh
         tokio::spawn(pump(output, sender.clone(), ChannelEvent::Data));
         tokio::spawn(pump(errors, sender, ChannelEvent::Stderr));
     }
-    Ok(SshProgram { child, input, events, name, words: Vec::new(), spoke: false, ended: false })
+    let port = request.ssh_port;
+    Ok(SshProgram { child, input, events, name, port, words: Vec::new(), spoke: false, ended: false })
 }
 
 /// Where the datagrams go: the host's address as this machine knows it, since the program does not tell.
@@ -75,7 +77,9 @@ pub(crate) async fn address(request: &TransferRequest) -> Result<SocketAddr, Cli
 
 /// What follows the program's own arguments.
 fn arguments(request: &TransferRequest) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
+    let words = &request.plan.login.ssh_arguments;
+    let mut arguments: Vec<OsString> =
+        words.iter().map(|word| OsString::from_vec(word.as_bytes().to_vec())).collect();
     let mut push = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
     if !prompt::possible() {
         // Without a terminal nobody answers: it must fail, not wait.
@@ -83,6 +87,13 @@ fn arguments(request: &TransferRequest) -> Vec<OsString> {
     }
     if request.host_keys.strict {
         push(&["-o", "StrictHostKeyChecking=yes"]);
+    }
+    if let Some(file) = &request.host_keys.named {
+        push(&["-o", &format!("UserKnownHostsFile=\"{}\"", file.display())]);
+    }
+    if let Some(file) = &request.ssh_config {
+        push(&["-F"]);
+        push(&[&file.display().to_string()]);
     }
     push(&["-o", "ClearAllForwardings=yes", "-T", "-p", &request.ssh_port.to_string(), "-l", &request.user]);
     for path in &request.identities.explicit {
@@ -204,6 +215,9 @@ impl SshProgram {
             Some(code) => format!("{name} ended with status {code}"),
             None => format!("{name} was ended"),
         };
+        if said.contains("subsystem request failed") {
+            return ClientError::NotHaul { host: host.to_owned(), port: self.port, said: None };
+        }
         if said.contains("Permission denied") {
             return ClientError::Login {
                 user: "this account".to_owned(),
