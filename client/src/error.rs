@@ -317,7 +317,8 @@ impl HostKeyTrouble {
                 "do not connect; ask the server's administrator for its new key".to_owned()
             }
             Self::WrongFingerprint { .. } => {
-                "someone may be listening in; compare --check-sshfp with what the server's administrator says".to_owned()
+                "someone may be listening in; compare --check-sshfp with what the server's administrator says"
+                    .to_owned()
             }
             Self::Certificate { .. } => {
                 "ask the server's administrator for a new certificate of its host key".to_owned()

@@ -1,8 +1,8 @@
 //! The fingerprint that a host key must have (`--check-sshfp`): SHA-1 in hexadecimal digits as ascp takes it, SHA-256
 //! in hexadecimal digits, or `SHA256:` as ssh prints it.
 
-use russh::keys::{HashAlg, PublicKey};
 use ring::digest;
+use russh::keys::{HashAlg, PublicKey};
 
 use crate::error::ClientError;
 use crate::sanitize;
@@ -77,7 +77,11 @@ mod tests {
         let key = PublicKey::from_openssh(KEY).unwrap();
         let blob = key.to_bytes().unwrap();
         let hex = |algorithm| {
-            digest::digest(algorithm, &blob).as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            digest::digest(algorithm, &blob)
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
         };
         let (sha1, sha256) = (hex(&digest::SHA1_FOR_LEGACY_USE_ONLY), hex(&digest::SHA256));
         let pairs: Vec<&str> = (0..20).map(|at| &sha1[2 * at..2 * at + 2]).collect();

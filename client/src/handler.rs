@@ -63,12 +63,17 @@ impl Handler {
                     Ok(())
                 } else {
                     let expected = expected.to_string();
-                    Err(ClientError::HostKey(Box::new(HostKeyTrouble::WrongFingerprint { host, expected, found })))
+                    Err(ClientError::HostKey(Box::new(HostKeyTrouble::WrongFingerprint {
+                        host,
+                        expected,
+                        found,
+                    })))
                 };
             }
             if let Some(vouched) = self.vouched(presented)? {
-                return vouched
-                    .map_err(|reason| ClientError::HostKey(Box::new(HostKeyTrouble::Certificate { host, reason })));
+                return vouched.map_err(|reason| {
+                    ClientError::HostKey(Box::new(HostKeyTrouble::Certificate { host, reason }))
+                });
             }
         }
         if verdict == Verdict::Unknown {

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate};
 
-use crate::ssh_config_lines::wildcard;
 use crate::sanitize;
+use crate::ssh_config_lines::wildcard;
 
 /// Whether a certificate whose authority is trusted vouches for this host now; else why not.
 pub(crate) fn judge(certificate: &Certificate, host: &str, now: SystemTime) -> Result<(), String> {
@@ -32,7 +32,10 @@ pub(crate) fn judge(certificate: &Certificate, host: &str, now: SystemTime) -> R
     let fits = |name: &String| wildcard(name.to_ascii_lowercase().as_bytes(), host.as_bytes());
     if !named.iter().any(fits) {
         let names: Vec<String> = named.iter().take(4).map(|name| sanitize::text(name)).collect();
-        return Err(format!("it is for {}", if names.is_empty() { "no host".to_owned() } else { names.join(", ") }));
+        return Err(format!(
+            "it is for {}",
+            if names.is_empty() { "no host".to_owned() } else { names.join(", ") }
+        ));
     }
     match certificate.critical_options().keys().next() {
         Some(option) => Err(format!("its critical option {} is unknown", sanitize::text(option))),
@@ -55,7 +58,8 @@ mod tests {
     fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
         let key = || PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
         let public = key().public_key().clone();
-        let mut builder = Builder::new_with_random_nonce(&mut safe_rng(), public, NOW - 60, NOW + 60).unwrap();
+        let mut builder =
+            Builder::new_with_random_nonce(&mut safe_rng(), public, NOW - 60, NOW + 60).unwrap();
         builder.cert_type(CertType::Host).unwrap().key_id("host").unwrap();
         change(&mut builder);
         builder.sign(&key()).unwrap()

@@ -135,7 +135,8 @@ impl Reader<'_> {
 
     fn parse(&mut self, path: &Path, text: Zeroizing<String>) -> Result<FileKey, ClientError> {
         let (public, private) = self.halves(path, text)?;
-        let mut certificates: Vec<Certificate> = certificate(&with_suffix(path, "-cert.pub")).into_iter().collect();
+        let mut certificates: Vec<Certificate> =
+            certificate(&with_suffix(path, "-cert.pub")).into_iter().collect();
         certificates.extend(self.certificates.iter().cloned());
         let same = |certificate: &Certificate| {
             public.as_ref().is_some_and(|key: &PublicKey| key.key_data() == certificate.public_key())
@@ -145,7 +146,10 @@ impl Reader<'_> {
         Ok(FileKey { path: path.to_owned(), certificates, public, private })
     }
 
-    #[allow(clippy::type_complexity, reason = "the two halves of a key, taken apart at once by the only caller")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "the two halves of a key, taken apart at once by the only caller"
+    )]
     fn halves(
         &mut self,
         path: &Path,
@@ -161,7 +165,8 @@ impl Reader<'_> {
             return Ok((Some(public), Err(locked)));
         }
         refuse_old_forms(path, &text)?;
-        let encrypted_public = PrivateKey::from_openssh(text.as_bytes()).ok().filter(PrivateKey::is_encrypted);
+        let encrypted_public =
+            PrivateKey::from_openssh(text.as_bytes()).ok().filter(PrivateKey::is_encrypted);
         let encrypted = encrypted_public.is_some() || text.lines().any(is_encryption_mark);
         let public = encrypted_public.map(|key| key.public_key().clone()).or_else(|| beside(path));
         if !encrypted {
@@ -196,7 +201,8 @@ impl Reader<'_> {
 }
 
 fn is_encryption_mark(line: &str) -> bool {
-    line.starts_with("-----BEGIN ENCRYPTED ") || (line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
+    line.starts_with("-----BEGIN ENCRYPTED ")
+        || (line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
 }
 
 /// Old encrypted PEM that the SSH library cannot open, and DSA, which no server takes.
@@ -217,7 +223,10 @@ fn refuse_old_forms(path: &Path, text: &str) -> Result<(), ClientError> {
             let cipher: String = cipher.split(',').next().unwrap_or_default().chars().take(24).collect();
             let kind = if elliptic { "an elliptic key" } else { "a key" };
             refuse(
-                &format!("it is {kind} in old PEM form encrypted with {}, which haul cannot read", sanitize::text(&cipher)),
+                &format!(
+                    "it is {kind} in old PEM form encrypted with {}, which haul cannot read",
+                    sanitize::text(&cipher)
+                ),
                 format!("convert it, keeping the passphrase: ssh-keygen -p -f {}", sanitize::path(path)),
             )
         }
@@ -399,8 +408,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = keygen(folder.path(), "key", &["-t", "ed25519", "-N", "secret"]);
         let authority = keygen(folder.path(), "ca", &["-t", "ed25519", "-N", ""]);
-        let signed = Command::new("ssh-keygen").args(["-q", "-I", "me", "-n", "me", "-s"]).arg(authority);
-        assert!({ signed }.arg(with_suffix(&path, ".pub")).status().unwrap().success());
+        let mut sign = Command::new("ssh-keygen");
+        sign.args(["-q", "-I", "me", "-n", "me", "-s"]).arg(authority).arg(with_suffix(&path, ".pub"));
+        assert!(sign.status().unwrap().success());
         let identities = Identities {
             explicit: vec![path.clone()],
             certificates: vec![with_suffix(&path, "-cert.pub")],

@@ -67,7 +67,9 @@ impl Candidate {
 
     fn shown(&self) -> String {
         let origin = match self {
-            Self::File(_, path) | Self::FileCertificate(_, _, path) | Self::AgentCertificate(_, path) => path.clone(),
+            Self::File(_, path) | Self::FileCertificate(_, _, path) | Self::AgentCertificate(_, path) => {
+                path.clone()
+            }
             Self::Locked(file) => sanitize::path(&file.path),
             Self::Agent(_) => "agent".to_owned(),
         };
@@ -212,7 +214,9 @@ impl Attempts<'_> {
             }
             if let Some(key) = locked.open(&passphrase) {
                 return Some(match file.certificates.first() {
-                    Some(certificate) => Candidate::FileCertificate(key, Box::new(certificate.clone()), shown),
+                    Some(certificate) => {
+                        Candidate::FileCertificate(key, Box::new(certificate.clone()), shown)
+                    }
                     None => Candidate::File(key, shown),
                 });
             }
@@ -231,12 +235,14 @@ impl Attempts<'_> {
                 (Candidate::FileCertificate(key, certificate, _), _) => {
                     // The library's own call signs RSA with SHA-1 here.
                     let mut signer = FileSigner(key);
-                    let result = handle.authenticate_certificate_with(user, *certificate, hash, &mut signer).await;
+                    let result =
+                        handle.authenticate_certificate_with(user, *certificate, hash, &mut signer).await;
                     Some(result.unwrap_or_else(|error| declined(&error)))
                 }
                 (Candidate::AgentCertificate(certificate, _), Some(agent)) => {
                     let mut signer = PlainKey(&mut agent.client);
-                    let result = handle.authenticate_certificate_with(user, *certificate, hash, &mut signer).await;
+                    let result =
+                        handle.authenticate_certificate_with(user, *certificate, hash, &mut signer).await;
                     Some(result.unwrap_or_else(|error| declined(&error)))
                 }
                 (Candidate::Agent(identity), Some(agent)) => {
@@ -251,7 +257,9 @@ impl Attempts<'_> {
                     };
                     Some(result.unwrap_or_else(|error| declined(&error)))
                 }
-                (Candidate::Agent(_) | Candidate::AgentCertificate(..), None) | (Candidate::Locked(_), _) => None,
+                (Candidate::Agent(_) | Candidate::AgentCertificate(..), None) | (Candidate::Locked(_), _) => {
+                    None
+                }
             }
         };
         match tokio::time::timeout(ATTEMPT_TIMEOUT, trial).await {
@@ -317,9 +325,7 @@ impl Attempts<'_> {
         }
         let supported = match self.rsa_hash {
             Some(supported) => supported,
-            None => {
-                *self.rsa_hash.insert(self.handle.best_supported_rsa_hash().await.unwrap_or_default())
-            }
+            None => *self.rsa_hash.insert(self.handle.best_supported_rsa_hash().await.unwrap_or_default()),
         };
         match supported {
             Some(Some(hash)) => Ok(Some(hash)),

@@ -61,7 +61,9 @@ pub(crate) async fn log_in(
                 outcome.welcome = true;
                 break;
             }
-            Ok(AuthResult::Failure { remaining_methods, .. }) if !handle.is_closed() => left = remaining_methods,
+            Ok(AuthResult::Failure { remaining_methods, .. }) if !handle.is_closed() => {
+                left = remaining_methods
+            }
             Ok(_) | Err(_) => {
                 outcome.gone = true;
                 break;
@@ -95,7 +97,9 @@ async fn interactive(
             let answer = match password.take().filter(|_| !one.echo) {
                 Some(password) => password,
                 // An empty answer ends in the server's refusal, which says more than we could.
-                None => prompt::secret(&format!("{} ", sanitize::text(one.prompt.trim()))).await.unwrap_or_default(),
+                None => prompt::secret(&format!("{} ", sanitize::text(one.prompt.trim())))
+                    .await
+                    .unwrap_or_default(),
             };
             answers.push(answer.as_str().to_owned());
         }

@@ -60,7 +60,9 @@ impl Signer for PlainKey<'_> {
         to_sign: Vec<u8>,
     ) -> Result<Vec<u8>, AgentAuthError> {
         let key = match identity {
-            AgentIdentity::Certificate { certificate, .. } => PublicKey::new(certificate.public_key().clone(), ""),
+            AgentIdentity::Certificate { certificate, .. } => {
+                PublicKey::new(certificate.public_key().clone(), "")
+            }
             AgentIdentity::PublicKey { key, .. } => key.clone(),
         };
         self.0.auth_sign(&AgentIdentity::from(key), hash, to_sign).await

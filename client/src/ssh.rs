@@ -26,8 +26,8 @@ use crate::handler::{Broken, Handler, why};
 use crate::keys::{self, Given};
 use crate::known_hosts::KnownHosts;
 use crate::login::login;
-use crate::progress::Presenter;
 use crate::plan::Secret;
+use crate::progress::Presenter;
 use crate::sanitize;
 use crate::ssh_program::{self, SshProgram};
 
@@ -242,7 +242,11 @@ impl Connection {
                 Way::Program(program) => {
                     let event = program.next_event(&self.host).await?;
                     self.closed = event == ChannelEvent::Closed;
-                    return Ok(if matches!(event, ChannelEvent::Data(_)) { self.speaks(event) } else { event });
+                    return Ok(if matches!(event, ChannelEvent::Data(_)) {
+                        self.speaks(event)
+                    } else {
+                        event
+                    });
                 }
             };
             let Some(message) = message else { return Err(self.lost()) };

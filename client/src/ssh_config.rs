@@ -276,7 +276,10 @@ fn agent(
             // `$NAME` is the variable itself; `${NAME}` is part of a path.
             let named = text.strip_prefix('$').filter(|name| !name.starts_with('{'));
             match named {
-                Some(name) => Ok(std::env::var_os(name).map_or(AgentChoice::Off, |path| AgentChoice::Socket(path.into()))),
+                Some(name) => {
+                    Ok(std::env::var_os(name)
+                        .map_or(AgentChoice::Off, |path| AgentChoice::Socket(path.into())))
+                }
                 None => expand(&text.to_owned()).map(AgentChoice::Socket).map_err(config_word),
             }
         }

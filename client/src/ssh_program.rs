@@ -3,7 +3,7 @@
 //! questions are the program's business; what it says on standard error is shown.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
@@ -132,7 +132,10 @@ fn words(command: &OsString) -> Result<Vec<OsString>, ClientError> {
 }
 
 fn usage(reason: &str) -> ClientError {
-    ClientError::usage(format!("--ssh-command: {reason}"), "give a program and its options: --ssh-command 'ssh -J gate'")
+    ClientError::usage(
+        format!("--ssh-command: {reason}"),
+        "give a program and its options: --ssh-command 'ssh -J gate'",
+    )
 }
 
 /// Carries what the program writes, as it comes; ends with it.
@@ -154,14 +157,18 @@ impl SshProgram {
     /// Sends bytes in order.
     pub(crate) async fn send(&mut self, bytes: &[u8], host: &str) -> Result<(), ClientError> {
         let sent = match &mut self.input {
-            Some(input) => async { input.write_all(bytes).await.is_ok() && input.flush().await.is_ok() }.await,
+            Some(input) => {
+                async { input.write_all(bytes).await.is_ok() && input.flush().await.is_ok() }.await
+            }
             None => false,
         };
         if sent {
             return Ok(());
         }
         // It is about to end; why is in what it says.
-        while let Ok(Some(ChannelEvent::Stderr(words))) = tokio::time::timeout(END_TIMEOUT, self.events.recv()).await {
+        while let Ok(Some(ChannelEvent::Stderr(words))) =
+            tokio::time::timeout(END_TIMEOUT, self.events.recv()).await
+        {
             self.words = words;
         }
         Err(self.failed(host).await)
