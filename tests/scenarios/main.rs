@@ -11,6 +11,7 @@ mod emulator;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod kill;
 mod logins;
 mod openssh;
