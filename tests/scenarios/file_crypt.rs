@@ -52,3 +52,32 @@ fn an_encrypted_file_comes_back_over_a_server_and_opens_with_its_password_only()
         assert_same(&plain, &pair.to(way).join(format!("f{n}")));
     }
 }
+
+#[test]
+fn a_folder_is_encrypted_and_decrypted_whole_and_damage_costs_one_file() {
+    let top = haul_tests::harness::scratch();
+    let tree = top.path().join("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    let names = ["one", "a/two", "a/b/three"];
+    for (n, name) in names.iter().enumerate() {
+        make_file(&tree.join(name), 70_000 * n as u64, n as u64);
+    }
+    std::os::unix::fs::symlink("/etc/passwd", tree.join("link")).unwrap();
+    assert!(haul(top.path(), "encrypt", &tree, Some("secret")).status.success());
+    let plain: Vec<Vec<u8>> = names.iter().map(|name| fs::read(tree.join(name)).unwrap()).collect();
+    names.iter().for_each(|name| fs::remove_file(tree.join(name)).unwrap());
+    assert!(!tree.join("link.haul-crypt").exists());
+    let damaged = tree.join("a/two.haul-crypt");
+    let mut bytes = fs::read(&damaged).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let outcome = haul(top.path(), "decrypt", &tree, Some("secret"));
+    assert_eq!(outcome.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(said.lines().count() == 1 && said.contains("a/two.haul-crypt: it is damaged"), "{said}");
+    for (name, content) in names.iter().zip(&plain) {
+        let opened = fs::read(tree.join(name)).ok();
+        assert!(if *name == "a/two" { opened.is_none() } else { opened.as_ref() == Some(content) }, "{name}");
+    }
+}

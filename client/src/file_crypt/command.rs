@@ -1,6 +1,7 @@
 //! `haul encrypt FILE...` and `haul decrypt FILE...` as a user types them. Not here: what happens to the files (`local`).
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
+use super::SUFFIX;
 use super::local::{CryptError, Vault};
 use crate::cli::Manner;
 use crate::exit_status::ExitStatus;
@@ -15,15 +17,18 @@ use crate::plan::Environment;
 use crate::{prompt, sanitize};
 
 const HELP: &str = "\
-Usage: haul encrypt FILE...
-       haul decrypt FILE.haul-crypt...
+Usage: haul encrypt PATH...
+       haul decrypt PATH...
 
 Makes FILE.haul-crypt of FILE with a password, or FILE of FILE.haul-crypt, on this machine. The source stays, and
-nothing is written over. The password is HAUL_FILE_PASSWORD or ASPERA_SCP_FILEPASS, else it is asked for at the
+nothing is written over. Of a folder all files below it are taken that are not, or are, encrypted; links are passed over. The password is HAUL_FILE_PASSWORD or ASPERA_SCP_FILEPASS, else it is asked for at the
 terminal. Written is the name of each file made. A file named encrypt or decrypt is sent as ./encrypt.
 
 Exit status: 0 all done, 1 some files failed, 2 wrong command line or no password
 ";
+
+/// Folders in folders that are entered.
+const MAX_DEPTH: u32 = 256;
 
 /// What to do with the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,15 +90,56 @@ fn carry_out(deed: Deed, words: &[OsString]) -> Result<ExitStatus, Wrong> {
     let mut status = ExitStatus::Success;
     for word in words {
         let path = Path::new(word);
-        let done = match deed {
-            Deed::Encrypt => vault.encrypt(path),
-            Deed::Decrypt => vault.decrypt(path),
+        let well = match path.is_dir() {
+            true => below(deed, &mut vault, path, 0),
+            false => one(deed, &mut vault, path),
         };
-        if !told(path, done) {
+        if !well {
             status = ExitStatus::Failed;
         }
     }
     Ok(status)
+}
+
+fn one(deed: Deed, vault: &mut Vault<'_>, path: &Path) -> bool {
+    let done = match deed {
+        Deed::Encrypt => vault.encrypt(path),
+        Deed::Decrypt => vault.decrypt(path),
+    };
+    told(path, done)
+}
+
+/// All files below a folder, in the order of their names; `true` if all went well.
+fn below(deed: Deed, vault: &mut Vault<'_>, folder: &Path, depth: u32) -> bool {
+    let listed = || -> io::Result<Vec<fs::DirEntry>> {
+        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        Ok(entries)
+    };
+    let too_deep = || io::Error::other("folders are nested too deeply");
+    let entries = match if depth > MAX_DEPTH { Err(too_deep()) } else { listed() } {
+        Ok(entries) => entries,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "haul: {}: {error}", sanitize::path(folder));
+            return false;
+        }
+    };
+    let mut well = true;
+    for entry in entries {
+        let path = entry.path();
+        let encrypted = path.as_os_str().as_bytes().ends_with(SUFFIX.as_bytes());
+        well &= match entry.file_type() {
+            Ok(kind) if kind.is_dir() => below(deed, vault, &path, depth + 1),
+            Ok(kind) if kind.is_file() && encrypted == (deed == Deed::Decrypt) => one(deed, vault, &path),
+            // Links and pipes, and files of the other kind.
+            Ok(_) => true,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "haul: {}: {error}", sanitize::path(&path));
+                false
+            }
+        };
+    }
+    well
 }
 
 /// Says what became of a file; `true` if it went well.
