@@ -55,12 +55,12 @@ mod tests {
 
     const NOW: u64 = 2_000_000_000;
 
-    fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
+    fn certificate(kind: CertType, change: impl FnOnce(&mut Builder)) -> Certificate {
         let key = || PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
         let public = key().public_key().clone();
         let mut builder =
             Builder::new_with_random_nonce(&mut safe_rng(), public, NOW - 60, NOW + 60).unwrap();
-        builder.cert_type(CertType::Host).unwrap().key_id("host").unwrap();
+        builder.cert_type(kind).unwrap().key_id("host").unwrap();
         change(&mut builder);
         builder.sign(&key()).unwrap()
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_certificate_vouches_for_its_hosts_in_its_time_only() {
         let named = |name: &'static str| {
-            certificate(|builder| {
+            certificate(CertType::Host, |builder| {
                 builder.valid_principal(name).unwrap();
             })
         };
@@ -90,15 +90,15 @@ mod tests {
                 Some(word) => assert!(verdict.unwrap_err().contains(word), "row {n}"),
             }
         }
-        let all = certificate(|builder| {
+        let all = certificate(CertType::Host, |builder| {
             builder.all_principals_valid().unwrap();
         });
         assert!(judge(&all, "h.org", at(NOW)).unwrap_err().contains("no host"));
-        let user = certificate(|builder| {
-            builder.cert_type(CertType::User).unwrap().valid_principal("h.org").unwrap();
+        let user = certificate(CertType::User, |builder| {
+            builder.valid_principal("h.org").unwrap();
         });
         assert!(judge(&user, "h.org", at(NOW)).is_err());
-        let demanding = certificate(|builder| {
+        let demanding = certificate(CertType::Host, |builder| {
             builder.valid_principal("h.org").unwrap().critical_option("new", "x").unwrap();
         });
         assert!(judge(&demanding, "h.org", at(NOW)).unwrap_err().contains("critical option new"));

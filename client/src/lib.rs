@@ -17,6 +17,7 @@ mod dial;
 pub mod error;
 mod events;
 pub mod exit_status;
+pub mod file_crypt;
 mod fingerprint;
 mod handler;
 mod host_certificate;
@@ -62,6 +63,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Runs the program: reads the arguments (the first is the program's name), transfers, and says how it ended.
 pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = file_crypt::command::run(&args) {
+        return code;
+    }
     let request = match understand(&args) {
         Ok(Understood::Request(request)) => request,
         Ok(Understood::Text(text)) => {

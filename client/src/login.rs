@@ -287,9 +287,6 @@ impl Attempts<'_> {
         given: Option<Zeroizing<String>>,
         before_question: &mut (dyn FnMut() + Send),
     ) -> bool {
-        if given.is_none() && self.tried.is_empty() && !prompt::possible() {
-            return false;
-        }
         if self.left.is_none() {
             let answer = self.handle.authenticate_none(self.user).await;
             match answer.map(|result| self.answer(result)) {

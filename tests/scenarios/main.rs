@@ -8,6 +8,7 @@
 )]
 
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
