@@ -8,9 +8,11 @@
 )]
 
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod kill;
 mod logins;
 mod openssh;
