@@ -2,6 +2,7 @@
 //! the content security policy can forbid both.
 
 pub mod folder;
+pub mod share;
 pub mod sign_in;
 
 use super::assets;
