@@ -165,7 +165,7 @@ fn number(headers: &HeaderMap, name: &str) -> Result<u64, Refused> {
 fn metadata(headers: &HeaderMap, wanted: &str) -> Option<Vec<u8>> {
     let text = headers.get("upload-metadata")?.to_str().ok()?;
     text.split(',').find_map(|pair| {
-        let (name, value) = pair.trim().split_once(' ').unwrap_or((pair.trim(), ""));
+        let (name, value) = pair.trim().split_once(' ').unwrap_or_else(|| (pair.trim(), ""));
         (name == wanted).then(|| STANDARD.decode(value.trim()).ok()).flatten()
     })
 }
