@@ -67,37 +67,63 @@ pub async fn transfer(
     connection: Connection,
     presenter: &mut Presenter,
     interrupted: watch::Receiver<bool>,
-    input: Option<Input>,
+    lasting: &mut Lasting,
 ) -> Result<Summary, ClientError> {
-    let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
-    let mut conversation = Conversation { connection, decoder, last_words, input, wish, granted: wish };
-    let result = conversation.run(request, presenter, interrupted).await;
+    let Lasting { wish, input, .. } = lasting;
+    let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
+    let mut conversation = Conversation { connection, decoder, last_words, wish, granted };
+    let result = conversation.run(request, presenter, interrupted, input).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
     result
 }
 
-struct Conversation {
+/// What goes on from one attempt at a transfer to the next.
+#[derive(Debug)]
+pub struct Lasting {
+    /// What the user says meanwhile; none if nobody does.
+    input: Option<Input>,
+    listens: bool,
+    /// The rate settings the user wants.
+    wish: RateTerms,
+}
+
+impl Lasting {
+    /// Before the first attempt.
+    #[must_use]
+    pub const fn new(request: &TransferRequest) -> Self {
+        Self { input: None, listens: false, wish: request.rate() }
+    }
+
+    /// Listens to the user from now on.
+    pub fn listen(&mut self, request: &TransferRequest) {
+        if !std::mem::replace(&mut self.listens, true) {
+            self.input = Input::open(&request.presentation);
+        }
+    }
+}
+
+struct Conversation<'a> {
     connection: Connection,
     decoder: LineDecoder,
     /// What the server wrote for the user most recently, for an error that has nothing better to say.
     last_words: Vec<u8>,
-    /// What the user says meanwhile; none if nobody does.
-    input: Option<Input>,
     /// The rate settings the user wants, and what is in force.
-    wish: RateTerms,
+    wish: &'a mut RateTerms,
     granted: RateTerms,
 }
 
-impl Conversation {
+impl Conversation<'_> {
     async fn run(
         &mut self,
         request: &TransferRequest,
         presenter: &mut Presenter,
         interrupted: watch::Receiver<bool>,
+        input: &mut Option<Input>,
     ) -> Result<Summary, ClientError> {
         let half = random_half()?;
-        let offer = offer(request, half.clone())?;
+        let RateTerms { policy, target_rate, min_rate } = *self.wish;
+        let offer = Offer { policy, target_rate, min_rate, ..offer(request, half.clone())? };
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
             agreement = self.negotiate(request, &offer, presenter) => agreement?,
@@ -118,10 +144,10 @@ impl Conversation {
             address: address.to_string(),
             carrier: Carrier::Udp,
         });
-        presenter.set_rate(self.granted, self.input.is_some());
+        presenter.set_rate(self.granted, input.is_some());
         let begun = Instant::now();
         let running = Running::start(request, &agreement, &half, address)?;
-        let (ending, sent) = self.accompany(running, presenter, interrupted).await?;
+        let (ending, sent) = self.accompany(running, presenter, interrupted, input).await?;
         Ok(summary(ending, sent, begun.elapsed()))
     }
 
@@ -217,8 +243,8 @@ impl Conversation {
         mut running: Running,
         presenter: &mut Presenter,
         mut interrupted: watch::Receiver<bool>,
+        input: &mut Option<Input>,
     ) -> Result<(Ending, Option<Outcome>), ClientError> {
-        let mut input = self.input.take();
         let mut last_word = None;
         let mut listening = true;
         let mut stopping = false;
@@ -245,9 +271,9 @@ impl Conversation {
                         listening = false;
                     }
                 }
-                said = next_said(&mut input), if listening => match said {
+                said = next_said(input), if listening => match said {
                     Some(said) => self.act(said, presenter).await,
-                    None => input = None,
+                    None => *input = None,
                 },
                 _ = interrupted.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
@@ -293,7 +319,7 @@ impl Conversation {
 
     /// Other rate settings are in force.
     fn take_grant(&mut self, grant: &RateGrant, running: &Running, presenter: &mut Presenter) {
-        self.granted = grant.held_to(self.wish);
+        self.granted = grant.held_to(*self.wish);
         // Whichever end sends: a receiving one has nothing to do with it.
         running.tell(Command::SetRate(self.granted.into()));
         for change in grant.changes.iter().take(MOST_CHANGES) {
@@ -309,9 +335,9 @@ impl Conversation {
             Said::Help => return presenter.notice(rate_change::KEYS),
             Said::Wrong(reason) => return presenter.problem(&crate::sanitize::text(&reason)),
         };
-        match change.apply(self.wish, self.granted, presenter.actual_rate()) {
+        match change.apply(*self.wish, self.granted, presenter.actual_rate()) {
             Ok(wish) => {
-                self.wish = wish;
+                *self.wish = wish;
                 // A server that takes nothing must not hold up the transfer. Listening finds out what is wrong.
                 let said = timeout(SAY_TIMEOUT, self.say(&ClientMessage::SetRate(wish))).await;
                 if !matches!(said, Ok(Ok(()))) {
@@ -415,9 +441,14 @@ impl Running {
         let (udp_timeout, waking) = (request.udp_timeout, waker.clone());
         let drive = Drive { carrier, commands: inbox, waker: waking, udp_timeout, outlet };
         let thread = tokio::task::spawn_blocking(move || {
-            drive.run(clock, end.as_mut(), &mut |news| {
+            let result = drive.run(clock, end.as_mut(), &mut |news| {
                 let _ = tell.try_send(news);
-            })
+            });
+            if result.is_err() {
+                // How far it came, for the next attempt and for the last line.
+                let _ = tell.try_send(News::Progress(end.snapshot()));
+            }
+            result
         });
         Ok(Self { thread, commands, waker, news, verdicts, peer, lost: None })
     }
@@ -658,5 +689,6 @@ fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Sum
         lost_packets: sent.map_or(snapshot.lost_packets, |sent| sent.lost_packets),
         retransmitted_bytes: sent.map_or(snapshot.retransmitted_bytes, |sent| sent.retransmitted_bytes),
         limits: sent.map_or(snapshot.limits, |sent| sent.limits),
+        attempts: 1,
     }
 }
