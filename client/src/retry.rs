@@ -50,7 +50,8 @@ impl Retry {
     pub(crate) fn new(request: &TransferRequest) -> Self {
         let resume = &request.plan.resume;
         // Where nothing is continued, a further attempt would start over; that is done for those who ask for it.
-        let wanted = resume.retry && (request.resume != ResumeCheck::None || request.plan.manner == Manner::Ascp);
+        let wanted =
+            resume.retry && (request.resume != ResumeCheck::None || request.plan.manner == Manner::Ascp);
         let patience = wanted.then(|| resume.retry_timeout.unwrap_or(PATIENCE));
         Self::with_patience(patience)
     }
@@ -107,7 +108,11 @@ impl Retry {
         // What the last attempt found there was brought by those before it, as far as they brought anything.
         let files = before.files.min(last.skipped);
         let resumed = last.resumed_bytes.min(before.bytes);
-        let bytes = if files == last.skipped { last.skipped_bytes } else { last.skipped_bytes.min(before.bytes - resumed) };
+        let bytes = if files == last.skipped {
+            last.skipped_bytes
+        } else {
+            last.skipped_bytes.min(before.bytes - resumed)
+        };
         Summary {
             files: last.files + files,
             bytes: last.bytes + bytes,

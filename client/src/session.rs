@@ -10,6 +10,7 @@ use std::time::Instant;
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
     Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+    resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
@@ -69,9 +70,9 @@ pub async fn transfer(
     interrupted: watch::Receiver<bool>,
     lasting: &mut Lasting,
 ) -> Result<Summary, ClientError> {
-    let Lasting { wish, input, .. } = lasting;
+    let Lasting { wish, input, renamed, .. } = lasting;
     let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
-    let mut conversation = Conversation { connection, decoder, last_words, wish, granted };
+    let mut conversation = Conversation { connection, decoder, last_words, wish, granted, renamed };
     let result = conversation.run(request, presenter, interrupted, input).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -86,13 +87,15 @@ pub struct Lasting {
     listens: bool,
     /// The rate settings the user wants.
     wish: RateTerms,
+    /// The single source has got the destination's name.
+    renamed: bool,
 }
 
 impl Lasting {
     /// Before the first attempt.
     #[must_use]
     pub const fn new(request: &TransferRequest) -> Self {
-        Self { input: None, listens: false, wish: request.rate() }
+        Self { input: None, listens: false, wish: request.rate(), renamed: false }
     }
 
     /// Listens to the user from now on.
@@ -110,6 +113,8 @@ struct Conversation<'a> {
     last_words: Vec<u8>,
     /// The rate settings the user wants, and what is in force.
     wish: &'a mut RateTerms,
+    /// See [`Lasting`].
+    renamed: &'a mut bool,
     granted: RateTerms,
 }
 
@@ -123,7 +128,8 @@ impl Conversation<'_> {
     ) -> Result<Summary, ClientError> {
         let half = random_half()?;
         let RateTerms { policy, target_rate, min_rate } = *self.wish;
-        let offer = Offer { policy, target_rate, min_rate, ..offer(request, half.clone())? };
+        let offer = offer(request, half.clone(), *self.renamed)?;
+        let offer = Offer { policy, target_rate, min_rate, ..offer };
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
             agreement = self.negotiate(request, &offer, presenter) => agreement?,
@@ -146,7 +152,9 @@ impl Conversation<'_> {
         });
         presenter.set_rate(self.granted, input.is_some());
         let begun = Instant::now();
-        let running = Running::start(request, &agreement, &half, address)?;
+        let destination = destination(request, *self.renamed)?;
+        *self.renamed |= destination.as_ref().map_or(agreement.renamed, Destination::renames);
+        let running = Running::start(request, &agreement, (&half, destination), address)?;
         let (ending, sent) = self.accompany(running, presenter, interrupted, input).await?;
         Ok(summary(ending, sent, begun.elapsed()))
     }
@@ -421,7 +429,7 @@ impl Running {
     fn start(
         request: &TransferRequest,
         agreement: &Agreement,
-        half: &SecretHalf,
+        (half, destination): (&SecretHalf, Option<Destination>),
         peer: SocketAddr,
     ) -> Result<Self, ClientError> {
         let cannot = |error: std::io::Error| {
@@ -433,7 +441,14 @@ impl Running {
         let (commands, inbox) = mpsc::channel();
         let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
-        let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
+        let mut end = make_end(
+            request,
+            agreement,
+            (half, destination),
+            (peer, carrier.receive_buffer()),
+            clock,
+            &waker,
+        )?;
         let (tell_verdicts, verdicts) = tokio::sync::mpsc::channel(VERDICTS_WAITING);
         let outlet = Outlet::new(move |line| {
             tell_verdicts.try_send(line).map_err(tokio::sync::mpsc::error::TrySendError::into_inner)
@@ -463,7 +478,7 @@ impl Running {
 fn make_end(
     request: &TransferRequest,
     agreement: &Agreement,
-    half: &SecretHalf,
+    (half, destination): (&SecretHalf, Option<Destination>),
     (peer, socket_buffer): (SocketAddr, u64),
     clock: Clock,
     waker: &Waker,
@@ -491,7 +506,8 @@ fn make_end(
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &config), source)))
         }
         Route::Download { .. } => {
-            let destination = destination(request)?;
+            let nowhere = || ClientError::Internal { message: "a download has no destination".to_owned() };
+            let destination = destination.ok_or_else(nowhere)?;
             let options = SinkOptions {
                 session: agreement.session.clone(),
                 preserve_times: request.preserve_times,
@@ -507,22 +523,27 @@ fn make_end(
     }
 }
 
-/// Where a download lands; made if it is to be.
-fn destination(request: &TransferRequest) -> Result<Destination, ClientError> {
+/// Where a download lands; made if it is to be. None for an upload.
+fn destination(request: &TransferRequest, renamed: bool) -> Result<Option<Destination>, ClientError> {
     let Route::Download { sources, destination } = &request.direction else {
-        return Err(ClientError::Internal { message: "an upload has no destination here".to_owned() });
+        return Ok(None);
     };
     let system = Docroot::whole_system().map_err(disk_error)?;
     let count = source_count(sources.len(), &request.wanted);
     let path = absolute(destination)?;
     // The docroot itself has no name to give away: its entries need a folder to land in.
     let create = request.create_destination || sources.iter().any(is_docroot);
-    resolve_destination(&system, &path, create, count).map_err(disk_error)
+    let destination = if renamed {
+        resolve_renamed(&system, &path)
+    } else {
+        resolve_destination(&system, &path, create, count)
+    };
+    destination.map(Some).map_err(disk_error)
 }
 
 /// Whether the two sides are to talk about each file before it is sent; that costs a round trip. An upload leaves it
 /// to the server, a download looks whether anything can be there.
-fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
+fn wants_verdicts(request: &TransferRequest, renamed: bool) -> Result<bool, ClientError> {
     if request.overwrite == Overwrite::Always && request.resume == ResumeCheck::None {
         return Ok(false);
     }
@@ -534,7 +555,8 @@ fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
         }
         Route::Download { sources, .. } => {
             let names = names_told(sources.iter().map(PathText::as_bytes), &request.wanted);
-            Ok(destination(request)?.may_hold(names.iter().map(PathText::as_bytes)))
+            let names = || names.iter().map(PathText::as_bytes);
+            Ok(destination(request, renamed)?.is_some_and(|destination| destination.may_hold(names())))
         }
     }
 }
@@ -629,7 +651,7 @@ const fn direction(request: &TransferRequest) -> Direction {
     }
 }
 
-fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientError> {
+fn offer(request: &TransferRequest, secret: SecretHalf, renamed: bool) -> Result<Offer, ClientError> {
     let wanted = &request.wanted;
     let (sources, count, destination, (selection, names)) = match &request.direction {
         Route::Upload { sources, destination } => {
@@ -662,7 +684,8 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientE
         dscp: request.dscp,
         overwrite: request.overwrite,
         resume: request.resume,
-        verdicts: wants_verdicts(request)?,
+        verdicts: wants_verdicts(request, renamed)?,
+        renamed: renamed && matches!(request.direction, Route::Upload { .. }),
         names,
         features: Feature::ALL.to_vec(),
         selection,
