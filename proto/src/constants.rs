@@ -131,6 +131,12 @@ pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Smallest reordering window, see [`crate::sender`].
 pub const REORDER_MIN: Duration = Duration::from_millis(1);
 
+/// A gap between arrivals that is an outage of the link: so many packets, sent over so long. That is six batches (see
+/// [`crate::pacer`]), of which an overflowing queue would let something pass.
+pub const OUTAGE_PACKETS: usize = 8;
+/// See [`OUTAGE_PACKETS`].
+pub const OUTAGE_MIN: Duration = Duration::from_millis(3);
+
 /// Content blocks the sender reads beyond the one it is sending, to begin with.
 pub const READ_AHEAD_BLOCKS: u64 = 2;
 /// The same when the disk has often kept the sender waiting: 32 MiB are 25 ms at 10 Gbit/s.

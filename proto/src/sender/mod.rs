@@ -290,7 +290,7 @@ impl Sender {
             train_time: Duration::from_micros(report.train_us),
             interval,
             arrived_packets: outcomes.arrived_packets,
-            lost_packets: outcomes.lost_packets,
+            lost_packets: outcomes.lost_packets - outcomes.outage_packets,
             idle: self.idle,
         };
         for (object, range) in &outcomes.arrived {
