@@ -8,9 +8,11 @@
 )]
 
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod kill;
 mod logins;
 mod openssh;
@@ -22,3 +24,4 @@ mod send_errors;
 mod stats;
 mod transfer;
 mod wan;
+mod web;
