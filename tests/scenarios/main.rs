@@ -19,6 +19,7 @@ mod openssh;
 mod rates;
 mod refusals;
 mod resume;
+mod retry;
 mod send_errors;
 mod stats;
 mod transfer;
