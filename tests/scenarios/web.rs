@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use haul_tests::harness::{Server, ServerOptions, USER, children_of};
+use haul_tests::harness::{Server, ServerOptions, USER, children_of, wait_until};
 use haul_tests::require::require;
 use haul_tests::tree::make_file;
 
@@ -242,6 +243,9 @@ fn a_shared_link_opens_what_is_shared_so_often_and_nothing_else() {
     for range in ["0-999999", "1000000-1999999", "2000000-"] {
         assert_eq!(stranger(link, &["-r", range]).0, "206", "{range}");
     }
+    let state = visit.server.state_dir().join("web-shares.json");
+    let stored = || fs::read_to_string(&state).is_ok_and(|text| text.contains("\"sent\": 3145728"));
+    assert!(wait_until(Duration::from_secs(5), stored), "the whole download is on record");
     visit.server.kill();
     visit.server.restart();
     assert_eq!(stranger(link, &[]), ("200".to_owned(), content.clone()));

@@ -244,6 +244,10 @@ impl Shares {
             download.sent = download.sent.saturating_add(sent);
             download.claimed = download.claimed.saturating_sub(claim.length.saturating_sub(sent));
             download.seen = now;
+            if download.sent >= download.size {
+                // So that a restart does not make it one that may go on. If the disk refuses, it may, and no more.
+                let _ = self.store.save(&self.all);
+            }
         }
     }
 }
@@ -284,6 +288,8 @@ mod tests {
         shares.settle(&rest, size / 2, 6);
         assert_eq!(shares.of("alice", 2).next().unwrap().used, 2);
         assert!(shares.claim(&id, &part(1, size, 1), 7).unwrap().is_none(), "once too often");
+        let mut again = Shares::load(Store::new(folder.path(), "shares.json"), 7).unwrap();
+        assert!(again.claim(&id, &part(1, size, 1), 7).unwrap().is_none(), "after a restart too");
         assert!(shares.claim(&id, &part(2, size, 1), 7).unwrap().is_none());
     }
 

@@ -15,7 +15,7 @@ use haul_http_fallback::web::percent::{Query, decode};
 use haul_http_fallback::web::sessions::{ABSOLUTE, LINK_LIFE, Links, Sessions};
 use haul_http_fallback::web::shares::Shares;
 use haul_http_fallback::web::store::Store;
-use hyper::header::{COOKIE, HOST, HeaderMap, IF_NONE_MATCH, ORIGIN};
+use hyper::header::{COOKIE, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, info};
 
@@ -116,6 +116,11 @@ async fn handle(State(front): State<Arc<Front>>, request: Request<RequestBody>) 
     let Some(caller) = parts.extensions.remove::<Caller>() else {
         return Response::new(RequestBody::from("no caller"));
     };
+    // HTTP/2 names the host in the address of the request.
+    if let (None, Some(authority)) = (parts.headers.get(HOST), parts.uri.authority()) {
+        let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("host"));
+        parts.headers.insert(HOST, host);
+    }
     let tls = caller.tls;
     let html = wants_html(&parts.headers);
     let visit = Visit {
@@ -203,7 +208,6 @@ fn is_own_page(headers: &HeaderMap) -> bool {
         (Some(origin), Some(host)) => {
             origin.split_once("://").is_some_and(|(_, authority)| authority == host)
         }
-        // HTTP/2 names the host in the address of the request; a browser that speaks it sends the header above.
         (Some(_), None) => false,
         (None, _) => true,
     }
@@ -260,8 +264,6 @@ pub(super) fn decoded(path: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {
