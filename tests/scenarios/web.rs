@@ -258,13 +258,13 @@ fn a_shared_link_opens_what_is_shared_so_often_and_nothing_else() {
     let user = format!(":{password}");
     let inside = format!("{link}reads.fastq");
     assert_eq!(stranger(&inside, &["-u", &user]), ("200".to_owned(), content));
-    for path in ["../secret", "%2e%2e/secret", "reads.fastq/../../secret"] {
+    for path in ["../secret", "%2e%2e/secret", "x/../../secret"] {
         assert_eq!(stranger(&format!("{link}{path}"), &["-u", &user, "--path-as-is"]).0, "404", "{path}");
     }
     assert_ne!(stranger(&inside, &["-u", &user, "-X", "DELETE"]).0, "204");
     let listed = String::from_utf8(visit.ssh(&["shares"]).stdout).unwrap();
     assert!(listed.contains("2 of 2 downloads") && listed.contains("/data/"), "{listed}");
-    let id = listed.lines().find(|line| line.contains("/data/")).unwrap().split_whitespace().next().unwrap();
+    let id = listed.lines().find(|line| line.ends_with("/data/")).unwrap().split_whitespace().next().unwrap();
     assert!(visit.ssh(&["unshare", id]).status.success());
     assert_eq!(stranger(&inside, &["-u", &user]).0, "410");
     assert!(!visit.ssh(&["share", "../secret"]).status.success());

@@ -5,7 +5,7 @@
 //! length is the offset, and a few facts in another file. A file gets its final name when it is whole, and never takes
 //! the place of another unless that was asked for.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,6 +33,10 @@ const LIFE: u64 = 7 * 24 * 3600;
 
 /// Bytes collected before they are written.
 const PIECE: usize = 1 << 20;
+
+/// What is taken of content that is refused, and for how long.
+const MAX_DRAINED: usize = 16 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Names that are tried beside one that is taken.
 const MAX_TRIES: u32 = 1000;
@@ -315,7 +319,7 @@ impl Upload {
         }
         let begin = number(&parts.headers, "upload-offset")?;
         let mut checksum = Checksum::wanted(&parts.headers)?;
-        let (upload, info, growing) = blocking(move || {
+        let opened = blocking(move || {
             let (info, growing) = (self.info()?, self.open()?);
             if growing.length()? != begin {
                 return Err(Refused::new(
@@ -325,7 +329,11 @@ impl Upload {
             }
             Ok((self, info, growing))
         })
-        .await?;
+        .await;
+        if opened.is_err() {
+            drain(&mut incoming).await;
+        }
+        let (upload, info, growing) = opened?;
         let mut writer = Writer { growing, at: begin, end: info.size, waiting: BytesMut::new() };
         let ended = loop {
             match next_data(&mut incoming).await {
@@ -368,6 +376,21 @@ impl Upload {
         }
         Ok(finish(answer))
     }
+}
+
+/// Takes what is on its way: many clients read no answer before they have sent all, and see a broken connection instead.
+async fn drain(incoming: &mut Incoming) {
+    let all = async {
+        let mut taken = 0;
+        while let Some(Ok(data)) = next_data(incoming).await {
+            taken += data.len();
+            if taken > MAX_DRAINED {
+                return;
+            }
+        }
+    };
+    // Whoever is slower is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIME, all).await;
 }
 
 /// Collects what comes and writes it in large pieces.
@@ -470,7 +493,7 @@ mod tests {
         let docroot = Docroot::open(top.path()).unwrap();
         for name in [format!(".haul-{id}.part"), format!(".haul-{id}.info"), ".haul-0011-2.part".to_owned()] {
             let file = fs::File::create(top.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - std::time::Duration::from_secs(LIFE + 10)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(LIFE + 10)).unwrap();
         }
         let fresh = "f".repeat(32);
         fs::write(top.path().join(format!(".haul-{fresh}.part")), "").unwrap();
