@@ -472,8 +472,7 @@ fn local_items(
 
 /// How many sources there are, as far as it decides how the destination is read: those of a list need a folder.
 fn source_count(named: usize, wanted: &Wanted) -> u32 {
-    let folder = wanted.listed || wanted.selection.source_base.is_some();
-    if folder { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
+    if wanted.needs_folder() { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
 }
 
 /// Whether the server understands all that the transfer needs.
