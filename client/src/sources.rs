@@ -49,12 +49,18 @@ pub(crate) fn of(plan: &Plan) -> Result<(Route, Wanted), ClientError> {
     };
     let (route, targets, listed) = match &plan.route {
         PlannedRoute::Upload { sources, destination } => {
-            let named = |text: &PathText| PathText::new(target::without_scheme(OsStr::from_bytes(text.as_bytes())).as_bytes());
+            let named = |text: &PathText| {
+                PathText::new(target::without_scheme(OsStr::from_bytes(text.as_bytes())).as_bytes())
+            };
             let (sources, targets, listed) = match sources {
-                Planned::Named(sources) => (sources.iter().map(path).collect::<Result<_, _>>()?, Vec::new(), false),
+                Planned::Named(sources) => {
+                    (sources.iter().map(path).collect::<Result<_, _>>()?, Vec::new(), false)
+                }
                 listed => {
                     let (sources, targets) = read(listed).ok_or_else(no_path)??;
-                    let local = |source: &PathText| PathBuf::from(OsString::from_vec(named(source).as_bytes().to_vec()));
+                    let local = |source: &PathText| {
+                        PathBuf::from(OsString::from_vec(named(source).as_bytes().to_vec()))
+                    };
                     (sources.iter().map(local).collect(), targets, true)
                 }
             };
@@ -77,7 +83,8 @@ pub(crate) fn of(plan: &Plan) -> Result<(Route, Wanted), ClientError> {
 /// Sources of a list, and where they land; none if there is no list.
 #[expect(clippy::type_complexity, reason = "two lists, if there is one that can be read")]
 fn read<S>(sources: &Planned<S>) -> Option<Result<(Vec<PathText>, Vec<PathText>), ClientError>> {
-    let prefix = |prefix: &Option<PathText>| prefix.as_ref().map_or_else(Vec::new, |text| text.as_bytes().to_vec());
+    let prefix =
+        |prefix: &Option<PathText>| prefix.as_ref().map_or_else(Vec::new, |text| text.as_bytes().to_vec());
     match sources {
         Planned::List { list, prefix: before } => {
             Some(read_list(list, &prefix(before)).map(|sources| (sources, Vec::new())))

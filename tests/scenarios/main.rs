@@ -15,6 +15,7 @@ mod kill;
 mod openssh;
 mod rates;
 mod refusals;
+mod selection;
 mod send_errors;
 mod stats;
 mod transfer;
