@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-    Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+    After, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
     Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, PathText, RateGrant,
-    RateTerms, Refusal, SecretHalf, Selection, ServerMessage, Trouble, encode_line, negotiation,
+    RateTerms, Refusal, SecretHalf, Selection, ServerMessage, StoredFiles, Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -47,6 +47,9 @@ const MOST_CHANGES: usize = 8;
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same where the server has to remove or move what was sent, before its last word.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// News that may wait to be shown, some three seconds' worth; what does not fit is dropped.
 const NEWS_WAITING: usize = 64;
 
@@ -62,7 +65,9 @@ pub async fn transfer(
     input: Option<Input>,
 ) -> Result<Summary, ClientError> {
     let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
-    let mut conversation = Conversation { connection, decoder, last_words, input, wish, granted: wish };
+    let tells_stored = request.wanted.after.is_some();
+    let mut conversation =
+        Conversation { connection, decoder, last_words, input, wish, granted: wish, tells_stored };
     let result = conversation.run(request, presenter, interrupted).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -79,6 +84,8 @@ struct Conversation {
     /// The rate settings the user wants, and what is in force.
     wish: RateTerms,
     granted: RateTerms,
+    /// The server does something about the sources that are stored here.
+    tells_stored: bool,
 }
 
 impl Conversation {
@@ -182,7 +189,7 @@ impl Conversation {
             ServerMessage::Agreement(agreement) => Ok(*agreement),
             ServerMessage::Refusal(refusal) => Err(refusal.into()),
             ServerMessage::Cancel(cancel) => Err(cancel.into()),
-            ServerMessage::Outcome(_) | ServerMessage::Rate(_) => {
+            ServerMessage::Outcome(_) | ServerMessage::Rate(_) | ServerMessage::Stored(_) => {
                 Err(ClientError::trouble(Trouble::Protocol, "the server ended a transfer that had not begun"))
             }
         }
@@ -256,6 +263,10 @@ impl Conversation {
                 self.take_grant(&grant, running, presenter);
                 return true;
             }
+            Ok(ServerMessage::Stored(stored)) => {
+                running.tell(Command::PeerStored(stored));
+                return true;
+            }
             Ok(ServerMessage::Outcome(outcome)) => {
                 *last_word = Some(outcome.clone());
                 running.tell(Command::PeerOutcome(outcome));
@@ -314,7 +325,13 @@ impl Conversation {
         match result {
             Ok(ending) if last_word.is_some() => Ok((ending, last_word)),
             Ok(ending) => {
+                let stored =
+                    if self.tells_stored { StoredFiles::messages(&ending.stored) } else { Vec::new() };
+                for stored in stored {
+                    self.say(&ClientMessage::Stored(stored)).await?;
+                }
                 self.say(&ClientMessage::Outcome(ending.outcome.clone())).await?;
+                let patience = if self.tells_stored { SETTLE_TIMEOUT } else { LAST_WORD_TIMEOUT };
                 // All is stored here. A server that says nothing more takes nothing away from that.
                 let last_word = async {
                     loop {
@@ -326,7 +343,8 @@ impl Conversation {
                         }
                     }
                 };
-                let sent = timeout(LAST_WORD_TIMEOUT, last_word).await.unwrap_or_default();
+
+                let sent = timeout(patience, last_word).await.unwrap_or_default();
                 Ok((ending, sent))
             }
             Err(DriveError::PeerGone) => Err(self.ended()),
@@ -432,6 +450,7 @@ fn make_end(
                 SourceOptions {
                     digest: agreement.digest,
                     filter: Filter::new(&request.wanted.selection).map_err(disk_error)?,
+                    after: local_after(&request.wanted)?,
                 },
                 wake,
             )
@@ -449,6 +468,7 @@ fn make_end(
                 session: agreement.session.clone(),
                 preserve_times: request.preserve_times,
                 digest: agreement.digest,
+                ..SinkOptions::default()
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
             let features = agreement.features.clone();
@@ -470,6 +490,17 @@ fn local_items(
     SourceItem::list(system, paths, &wanted.targets, base.as_deref()).map_err(disk_error)
 }
 
+/// What happens to the sources here afterwards.
+fn local_after(wanted: &Wanted) -> Result<Option<After>, ClientError> {
+    let Some(after) = &wanted.after else { return Ok(None) };
+    let move_to = after.move_to.as_ref().map(|path| absolute(Path::new(OsStr::from_bytes(path.as_bytes()))));
+    Ok(Some(After {
+        move_to: move_to.transpose()?,
+        remove_empty_folders: after.remove_empty_folders,
+        remove_empty_sources: after.remove_empty_sources,
+    }))
+}
+
 /// How many sources there are, as far as it decides how the destination is read: those of a list need a folder.
 fn source_count(named: usize, wanted: &Wanted) -> u32 {
     if wanted.needs_folder() { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
@@ -483,7 +514,7 @@ fn check_features(
 ) -> Result<(), ClientError> {
     let wanted = &request.wanted;
     let needed = match request.direction {
-        Route::Upload { .. } => wanted.needed_of_a_receiver().into_iter().collect(),
+        Route::Upload { .. } => wanted.needed_of_a_receiver(),
         Route::Download { .. } => wanted.needed_of_a_sender(offer.selection.as_deref()),
     };
     if needed.iter().all(|feature| agreement.features.contains(feature)) {
@@ -564,14 +595,19 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
         dscp: request.dscp,
         features: Feature::ALL.to_vec(),
         selection,
+        after: wanted.after.clone().map(Box::new),
         secret,
     }
 }
 
 /// The receiving side judges the files; the sending side knows what was lost.
 fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Summary {
-    let Ending { outcome, snapshot } = ending;
-    let sent = last_word.and_then(|outcome| outcome.sent);
+    let Ending { mut outcome, snapshot, .. } = ending;
+    let sent = last_word.as_ref().and_then(|outcome| outcome.sent);
+    // A sending server adds what it could not do about its sources.
+    if let Some(last) = last_word.filter(|last| last.failed > outcome.failed) {
+        (outcome.failed, outcome.failures) = (last.failed, last.failures);
+    }
     Summary {
         files: outcome.files,
         bytes: outcome.bytes,

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use haul_proto::control::{Feature, LinkMode, MAX_SOURCES, PathText, Selection, Sources};
+use haul_proto::control::{AfterTransfer, Feature, LinkMode, MAX_SOURCES, PathText, Selection, Sources};
 
 use crate::cli::names::SymbolicLinks;
 use crate::config::{Route, local_error};
@@ -32,6 +32,8 @@ pub struct Wanted {
     pub targets: Vec<PathText>,
     /// The sources come from a list: one that is missing fails by itself, and the destination is a folder.
     pub listed: bool,
+    /// What happens to the sources afterwards.
+    pub after: Option<AfterTransfer>,
 }
 
 /// What goes where, and what of it. Reads the lists.
@@ -77,7 +79,7 @@ pub(crate) fn of(plan: &Plan) -> Result<(Route, Wanted), ClientError> {
             (Route::Download { sources, destination: path(destination)? }, targets, listed)
         }
     };
-    Ok((route, Wanted { selection, targets, listed }))
+    Ok((route, Wanted { selection, targets, listed, after: after(plan) }))
 }
 
 /// Sources of a list, and where they land; none if there is no list.
@@ -92,6 +94,17 @@ fn read<S>(sources: &Planned<S>) -> Option<Result<(Vec<PathText>, Vec<PathText>)
         Planned::PairList { pair_list, prefix: before } => Some(read_pairs(pair_list, &prefix(before))),
         Planned::Named(_) | Planned::Managed { .. } => None,
     }
+}
+
+fn after(plan: &Plan) -> Option<AfterTransfer> {
+    let around = &plan.around;
+    let move_to = around.move_after.as_ref().map(|path| PathText::new(path.as_os_str().as_bytes()));
+    (around.remove_after || move_to.is_some()).then_some(AfterTransfer {
+        remove: around.remove_after,
+        move_to,
+        remove_empty_folders: around.remove_empty_directories,
+        remove_empty_sources: around.remove_empty_source_directory,
+    })
 }
 
 fn selection(plan: &Plan) -> Selection {
@@ -146,8 +159,9 @@ impl Wanted {
 
     /// What the server has to understand so that an upload is what the user asked for.
     #[must_use]
-    pub fn needed_of_a_receiver(&self) -> Option<Feature> {
-        self.selection.symbolic_links.copies().then_some(Feature::Links)
+    pub fn needed_of_a_receiver(&self) -> Vec<Feature> {
+        let links = self.selection.symbolic_links.copies().then_some(Feature::Links);
+        links.into_iter().chain(self.after.as_ref().map(|_| Feature::Stored)).collect()
     }
 }
 

@@ -24,10 +24,6 @@ const NOT_YET: &[(&str, Asks)] = &[
         plan.attributes.xattrs != Keep::None || plan.attributes.remote_xattrs != Keep::None
     }),
     ("--delete-before-transfer", |plan| plan.around.delete_before),
-    ("--remove-after-transfer", |plan| plan.around.remove_after),
-    ("--move-after-transfer", |plan| plan.around.move_after.is_some()),
-    ("--remove-empty-directories", |plan| plan.around.remove_empty_directories),
-    ("--remove-empty-source-directory", |plan| plan.around.remove_empty_source_directory),
     ("--file-manifest", |plan| plan.manifest.is_some()),
     ("--file-crypt", |plan| plan.file_crypt.is_some()),
     // Resume and overwrite. A lower or higher -k ends with the same files.

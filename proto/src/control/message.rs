@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::after::{AfterTransfer, StoredFiles};
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
 use super::selection::{Feature, Selection, Sources, known_features};
@@ -22,6 +23,8 @@ pub enum ClientMessage {
     Sources(Sources),
     /// Other rate settings are wished for from now on.
     SetRate(RateTerms),
+    /// What the receiving client has stored; comes before its outcome, if the offer holds `after`.
+    Stored(StoredFiles),
     /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
     Outcome(Outcome),
     /// The client gives up.
@@ -39,6 +42,8 @@ pub enum ServerMessage {
     /// The rate settings in force from now on: the answer to [`ClientMessage::SetRate`], or a change of what the server
     /// allows.
     Rate(RateGrant),
+    /// What the receiving server has stored; comes before its outcome, if the offer holds `after`.
+    Stored(StoredFiles),
     /// How the transfer ended as the server sees it. The conversation ends.
     Outcome(Outcome),
     /// The server gives up.
@@ -159,6 +164,9 @@ pub struct Offer {
     /// Download: what of the sources is sent. None: all of them, under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Box<Selection>>,
+    /// What happens to the sources afterwards. None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Box<AfterTransfer>>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
 }
@@ -428,6 +436,7 @@ mod tests {
             dscp: None,
             features: Vec::new(),
             selection: None,
+            after: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

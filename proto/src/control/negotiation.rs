@@ -167,6 +167,7 @@ mod tests {
             dscp: None,
             features: Vec::new(),
             selection: None,
+            after: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

@@ -125,7 +125,9 @@ impl Storing {
     fn start(root: &Path, destination: &str, preserve_times: bool) -> Self {
         let docroot = Docroot::open(root).unwrap();
         let destination = resolve_destination(&docroot, destination.as_bytes(), false, 1).unwrap();
-        let options = SinkOptions { session: SESSION.to_owned(), preserve_times, digest: Digest::Blake3 };
+        let session = SESSION.to_owned();
+        let options =
+            SinkOptions { session, preserve_times, digest: Digest::Blake3, ..SinkOptions::default() };
         let (wake, woken) = wakeable();
         Self { sink: Sink::start(destination, options, wake).unwrap(), woken, result: Stored::default() }
     }

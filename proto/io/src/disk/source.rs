@@ -10,12 +10,14 @@ use std::thread::JoinHandle;
 
 use haul_proto::control::{Digest, LinkMode, Trouble};
 use haul_proto::manifest::Record;
+use haul_proto::range_set::RangeSet;
 
+use super::after::Kept;
 use super::facts::Kind;
 use super::helper::{Helper, spawn};
 use super::read::Reader;
 use super::walk::Walker;
-use super::{DiskError, Docroot, Filter, SourceItem};
+use super::{After, DiskError, Docroot, Filter, Settled, SourceItem};
 
 /// Records that wait to be taken.
 const RECORDS_AHEAD: usize = 1024;
@@ -30,6 +32,8 @@ pub struct SourceOptions {
     pub digest: Digest,
     /// What is left out.
     pub filter: Filter,
+    /// What happens to files that are stored at the other side.
+    pub after: Option<After>,
 }
 
 /// Answer to a request for a block.
@@ -56,6 +60,7 @@ pub struct Source {
     reader: Option<Helper<Reader>>,
     stop: Arc<AtomicBool>,
     walker: Option<JoinHandle<()>>,
+    kept: Option<Kept>,
 }
 
 impl Source {
@@ -72,12 +77,19 @@ impl Source {
         let (record_sender, records) = sync_channel(RECORDS_AHEAD);
         let (file_sender, files) = sync_channel(FILES_AHEAD);
         let stop = Arc::new(AtomicBool::new(false));
-        let SourceOptions { digest, filter } = options;
+        let SourceOptions { digest, filter, after } = options;
+        let kept = after.map(|after| Kept::new(root.clone(), after));
         let ended = Arc::clone(&stop);
-        let walker = Walker::new(root.clone(), filter, record_sender, file_sender, ended, notify.clone());
+        let (books, outs) = (kept.clone(), (record_sender, file_sender));
+        let walker = Walker::new(root.clone(), (filter, books), outs, ended, notify.clone());
         let reader = Helper::start("haul-read", Reader::new(root, digest, files), notify)?;
         let walker = Some(spawn("haul-walk", move || walker.run(&items))?);
-        Ok(Self { records: Some(records), reader: Some(reader), stop, walker })
+        Ok(Self { records: Some(records), reader: Some(reader), stop, walker, kept })
+    }
+
+    /// Removes or moves the files that are stored at the other side, by their numbers, if that is wished for.
+    pub fn settle(&self, stored: &RangeSet) -> Settled {
+        self.kept.as_ref().map(|kept| kept.settle(stored)).unwrap_or_default()
     }
 
     /// The next record, if the walk has found it.

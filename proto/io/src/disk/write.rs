@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
 
 use haul_proto::constants::BLOCK_BYTES;
-use haul_proto::control::{Digest, Trouble};
+use haul_proto::control::{Digest, MAX_STORED_RANGES, Trouble};
 use haul_proto::disk::{
     BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry,
 };
@@ -294,6 +295,9 @@ impl Writer {
                 Ok(done) => {
                     stored += done.stored;
                     finished.extend(done.finished.then_some(piece.file.size));
+                    if done.finished {
+                        self.note_stored(piece.file.id);
+                    }
                 }
                 Err(Fault::Entry { trouble, message }) => {
                     let path = self.folders.path_of(piece.file.parent, &piece.file.name);
@@ -303,6 +307,14 @@ impl Writer {
             }
         }
         Ok(DiskDone::Block { buffer: data, stored, finished, failed })
+    }
+
+    fn note_stored(&self, id: u64) {
+        let mut stored = self.options.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        // Files that fail here and there would make it long; those that are not noted stay at the source.
+        if stored.len() < MAX_STORED_RANGES {
+            stored.insert(id..id + 1);
+        }
     }
 
     /// Stores a file that lies in one block.
