@@ -12,6 +12,7 @@ mod graph;
 mod hostile;
 mod https;
 mod kill;
+mod logins;
 mod openssh;
 mod rates;
 mod refusals;
