@@ -17,6 +17,7 @@ mod logins;
 mod openssh;
 mod rates;
 mod refusals;
+mod resume;
 mod selection;
 mod send_errors;
 mod stats;

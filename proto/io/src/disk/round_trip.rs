@@ -53,7 +53,7 @@ fn read_all(root: &Path, paths: &[&[u8]]) -> Sent {
                     let extent = layout.push(size).unwrap();
                     let pieces = (extent.end() - 1) / BLOCK_BYTES - extent.offset / BLOCK_BYTES + 1;
                     let id = sent.files.len() as u64;
-                    let file = FileEntry { id, parent, name, size, attributes, pieces };
+                    let file = FileEntry { id, parent, name, size, attributes, missing: None, pieces };
                     sent.files.push((extent, Arc::new(file)));
                 }
                 Record::Link { name, .. } => panic!("a link: {}", name.escape_ascii()),
@@ -157,7 +157,7 @@ impl Storing {
         }
         for (block, data) in &sent.blocks {
             match self.request(sent.request(*block, data))? {
-                DiskDone::Block { buffer, stored, finished, failed } => {
+                DiskDone::Block { buffer, stored, finished, failed, .. } => {
                     assert_eq!(buffer.len(), data.len());
                     self.result.stored += stored;
                     self.result.files += finished.len() as u64;
@@ -286,7 +286,7 @@ fn a_source_that_changed_replaces_nothing() {
     fs::write(from.path().join("large"), noise(3 * B)).unwrap();
     fs::write(from.path().join("small"), noise(3)).unwrap();
     let mut sent = read_all(from.path(), &[b"/"]);
-    let trailer = Trailer { trouble: Some(Trouble::SourceChanged), digest: None }.encode();
+    let trailer = Trailer { trouble: Some(Trouble::SourceChanged), ..Trailer::whole(None) }.encode();
     for (extent, _) in &sent.files {
         let at = (extent.trailer % BLOCK_BYTES) as usize;
         sent.blocks[(extent.trailer / BLOCK_BYTES) as usize].1[at..at + 40].copy_from_slice(&trailer);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use haul_proto::control::Digest;
+use haul_proto::control::{Digest, Overwrite, ResumeCheck};
 use haul_proto::disk::{DiskDone, DiskRequest};
 use haul_proto::range_set::RangeSet;
 
@@ -22,6 +22,10 @@ pub struct SinkOptions {
     pub digest: Digest,
     /// Numbers of the files that are under their names; filled in while they get there.
     pub stored: Arc<Mutex<RangeSet>>,
+    /// What happens to files that stand there.
+    pub overwrite: Overwrite,
+    /// How unfinished files are continued; they are kept unless it is none.
+    pub resume: ResumeCheck,
 }
 
 /// The receiving disk of a session. Dropping it removes what is unfinished.
