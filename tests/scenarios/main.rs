@@ -12,6 +12,7 @@ mod emulator;
 mod graph;
 mod hostile;
 mod https;
+mod json;
 mod kill;
 mod logins;
 mod openssh;
