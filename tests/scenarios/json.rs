@@ -30,9 +30,8 @@ fn every_kind_of_event_fits_the_published_schema() {
         symlink("nowhere", pair.from(way).join("tree/dangling-%-\u{1}")).unwrap();
         // More than the server grants, so that it says what it changed.
         let mut running = pair.copy(way, &["tree"], "arrived").args(["-d", "-l", "200m"]).listening().spawn();
-        running.wait_for("the start", |running| {
-            running.events().iter().any(|event| event["event"] == "stats")
-        });
+        running
+            .wait_for("the start", |running| running.events().iter().any(|event| event["event"] == "stats"));
         running.say("no such thing");
         running.say(r#"{"policy":"low"}"#);
         check(&schema, &running.wait(), &mut kinds);

@@ -50,11 +50,18 @@ impl Schema {
                 },
                 "enum" => rule.as_array().is_some_and(|all| all.contains(value)),
                 "const" => rule == value,
-                "minimum" => value.as_f64().is_none_or(|value| rule.as_f64().is_some_and(|least| value >= least)),
-                "maximum" => value.as_f64().is_none_or(|value| rule.as_f64().is_some_and(|most| value <= most)),
-                "required" => {
-                    rule.as_array().into_iter().flatten().filter_map(Value::as_str).all(|name| value.get(name).is_some())
+                "minimum" => {
+                    value.as_f64().is_none_or(|value| rule.as_f64().is_some_and(|least| value >= least))
                 }
+                "maximum" => {
+                    value.as_f64().is_none_or(|value| rule.as_f64().is_some_and(|most| value <= most))
+                }
+                "required" => rule
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .all(|name| value.get(name).is_some()),
                 "properties" => {
                     for (name, rule) in rule.as_object().into_iter().flatten() {
                         if let Some(value) = value.get(name) {
@@ -106,12 +113,17 @@ mod tests {
                      "required":["event","n"]},
                 "b":{"type":"object","properties":{"event":{"const":"b"}},"required":["event"]}}}"##,
         );
-        for fine in [json!({"event":"a","n":0}), json!({"event":"a","n":null,"new":1}), json!({"event":"b"})] {
+        for fine in [json!({"event":"a","n":0}), json!({"event":"a","n":null,"new":1}), json!({"event":"b"})]
+        {
             assert_eq!(schema.problem(&fine), None, "{fine}");
         }
-        for wrong in
-            [json!({"event":"a"}), json!({"event":"a","n":-1}), json!({"event":"a","n":"0"}), json!({"event":"c"}), json!(1)]
-        {
+        for wrong in [
+            json!({"event":"a"}),
+            json!({"event":"a","n":-1}),
+            json!({"event":"a","n":"0"}),
+            json!({"event":"c"}),
+            json!(1),
+        ] {
             assert!(schema.problem(&wrong).is_some(), "{wrong}");
         }
         assert!(Schema::parse(r#"{"pattern":"x"}"#).problem(&json!("x")).is_some(), "an unknown keyword");
