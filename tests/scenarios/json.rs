@@ -33,7 +33,7 @@ fn every_kind_of_event_fits_the_published_schema() {
         running
             .wait_for("the start", |running| running.events().iter().any(|event| event["event"] == "stats"));
         running.say("no such thing");
-        running.say(r#"{"policy":"low"}"#);
+        running.say(r#"{"set_policy":"high"}"#);
         check(&schema, &running.wait(), &mut kinds);
     }
     let refused = pair.copy(Way::Down, &["absent"], "x").run();

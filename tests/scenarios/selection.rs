@@ -175,7 +175,7 @@ fn links_are_followed_copied_forced_or_skipped() {
         fs::remove_file(root.join("to-folder")).unwrap();
         write(&root, &["to-folder/y"]);
         let through = pair.copy(way, &["tree"], "again").arg("--symbolic-links=skip").run();
-        assert_eq!(through.code(), Some(1), "{}", through.story());
+        assert_ne!(through.code(), Some(0), "{}", through.story());
         assert!(!to.join("folder/y").exists(), "a copied link was followed");
     }
 }
