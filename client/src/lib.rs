@@ -10,13 +10,17 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 mod dial;
 pub mod error;
 mod events;
 pub mod exit_status;
+pub mod file_crypt;
+mod fingerprint;
 mod handler;
+mod host_certificate;
 pub mod human;
 pub mod input;
 mod install;
@@ -26,18 +30,22 @@ pub mod local;
 mod logging;
 mod login;
 pub mod operands;
+mod password;
 pub mod plan;
 mod plot;
 pub mod progress;
 pub mod prompt;
 mod rate_change;
+mod retry;
 pub mod sanitize;
 pub mod session;
+mod signer;
 pub mod sources;
 pub mod ssh;
 pub mod ssh_config;
 mod ssh_config_lines;
 mod ssh_dash_g;
+mod ssh_program;
 pub mod stats;
 pub mod target;
 
@@ -45,6 +53,7 @@ pub use config::TransferRequest;
 pub use error::ClientError;
 pub use exit_status::ExitStatus;
 pub use progress::{Presenter, Summary};
+use retry::Retry;
 use stats::StatsFile;
 
 /// After a signal the session has this long to cancel and remove its partial files.
@@ -56,6 +65,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Runs the program: reads the arguments (the first is the program's name), transfers, and says how it ended.
 pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = file_crypt::command::run(&args) {
+        return code;
+    }
     let request = match understand(&args) {
         Ok(Understood::Request(request)) => request,
         Ok(Understood::Text(text)) => {
@@ -138,14 +150,40 @@ async fn run_until_interrupted(
     request: &TransferRequest,
     presenter: &mut Presenter,
 ) -> Result<Summary, ClientError> {
-    let (interrupt, interrupted) = watch::channel(false);
     let mut signals = Signals::listen()?;
+    let mut retry = Retry::new(request);
+    let mut lasting = session::Lasting::new(request);
+    loop {
+        let result = attempt(request, presenter, &mut signals, &mut lasting).await;
+        let Some(pause) = retry.after(&result, presenter.take_reached()) else {
+            return result.map(|summary| retry.total(summary));
+        };
+        let why = match &result {
+            Ok(_) => "the lost session still holds a file".to_owned(),
+            Err(error) => with_causes(error),
+        };
+        presenter.notice(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = signals.next() => return Err(ClientError::Interrupted),
+        }
+    }
+}
+
+/// One attempt at the transfer.
+async fn attempt(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+    signals: &mut Signals,
+    lasting: &mut session::Lasting,
+) -> Result<Summary, ClientError> {
+    let (interrupt, interrupted) = watch::channel(false);
     let connection = tokio::select! {
         connection = ssh::connect(request, presenter) => connection?,
         () = signals.next() => return Err(ClientError::Interrupted),
     };
-    let input = input::Input::open(&request.presentation);
-    let transfer = session::transfer(request, connection, presenter, interrupted, input);
+    lasting.listen(request);
+    let transfer = session::transfer(request, connection, presenter, interrupted, lasting);
     tokio::pin!(transfer);
     tokio::select! {
         result = &mut transfer => return result,

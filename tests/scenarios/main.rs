@@ -9,9 +9,11 @@
 
 mod after;
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod json;
 mod kill;
 mod logins;
@@ -19,8 +21,10 @@ mod openssh;
 mod rates;
 mod refusals;
 mod resume;
+mod retry;
 mod selection;
 mod send_errors;
 mod stats;
 mod transfer;
 mod wan;
+mod web;
