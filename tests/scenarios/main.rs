@@ -21,6 +21,7 @@ mod refusals;
 mod resume;
 mod selection;
 mod send_errors;
+mod sparse;
 mod stats;
 mod transfer;
 mod wan;
