@@ -13,7 +13,9 @@ fn files_with_holes_take_no_more_room_at_the_other_side() {
         let source = pair.from(way).join("tree");
         fs::create_dir_all(&source).unwrap();
         // Data in the middle and a hole at the end; a small one; one that is nothing but a hole.
-        for (name, size, data) in [("image", 48 << 20, Some(17 << 20)), ("small", 100_000, Some(8192)), ("hole", 5 << 20, None)] {
+        for (name, size, data) in
+            [("image", 48 << 20, Some(17 << 20)), ("small", 100_000, Some(8192)), ("hole", 5 << 20, None)]
+        {
             let file = File::create(source.join(name)).unwrap();
             file.set_len(size).unwrap();
             if let Some(offset) = data {
