@@ -24,6 +24,7 @@ mod resume;
 mod retry;
 mod selection;
 mod send_errors;
+mod sparse;
 mod stats;
 mod transfer;
 mod wan;

@@ -25,6 +25,7 @@ mod read;
 mod round_trip;
 mod sink;
 mod source;
+mod sparse;
 mod tree_digest;
 mod walk;
 mod write;
