@@ -190,14 +190,9 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     }
     let home = home_directory();
     let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
-<<<<<<< HEAD
+    refuse_detour(&plan, &ssh)?;
     let (direction, wanted) = sources::of(&plan)?;
     check_local(&direction, &wanted, plan.selection.create_destination)?;
-=======
-    refuse_detour(&plan, &ssh)?;
-    let direction = direction(&plan)?;
-    check_local(&direction, plan.selection.create_destination)?;
->>>>>>> main
     let user = plan.peer.user.clone().or_else(|| ssh.user.clone()).or_else(local_user);
     let user = user.ok_or_else(|| {
         ClientError::usage("no account to log in to: this user has no name here", "write user@host:path")

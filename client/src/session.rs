@@ -9,13 +9,8 @@ use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-<<<<<<< HEAD
     After, Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions,
-    resolve_destination,
-=======
-    Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
-    resolve_renamed,
->>>>>>> main
+    resolve_destination, resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
@@ -77,18 +72,12 @@ pub async fn transfer(
     interrupted: watch::Receiver<bool>,
     lasting: &mut Lasting,
 ) -> Result<Summary, ClientError> {
-<<<<<<< HEAD
-    let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
-    let tells_stored = request.wanted.after.is_some();
-    let mut conversation =
-        Conversation { connection, decoder, last_words, input, wish, granted: wish, tells_stored };
-    let result = conversation.run(request, presenter, interrupted).await;
-=======
     let Lasting { wish, input, renamed, .. } = lasting;
     let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
-    let mut conversation = Conversation { connection, decoder, last_words, wish, granted, renamed };
+    let tells_stored = request.wanted.after.is_some();
+    let mut conversation =
+        Conversation { connection, decoder, last_words, wish, granted, renamed, tells_stored };
     let result = conversation.run(request, presenter, interrupted, input).await;
->>>>>>> main
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
     result

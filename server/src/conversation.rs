@@ -13,13 +13,8 @@ use std::time::{Duration, Instant};
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-<<<<<<< HEAD
     After, DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
-    resolve_destination,
-=======
-    DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
     resolve_destination, resolve_renamed,
->>>>>>> main
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};

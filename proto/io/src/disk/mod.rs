@@ -30,12 +30,8 @@ mod tree_digest;
 mod walk;
 mod write;
 
-<<<<<<< HEAD
 pub use after::{After, Settled};
-pub use destination::{Destination, resolve_destination};
-=======
 pub use destination::{Destination, resolve_destination, resolve_renamed};
->>>>>>> main
 pub use docroot::Docroot;
 pub use filter::Filter;
 pub use landing::SourceItem;
