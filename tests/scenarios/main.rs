@@ -7,12 +7,14 @@
     reason = "tests: a broken assumption must fail loudly; the lints know #[test] functions, not their helpers"
 )]
 
+mod after;
 mod emulator;
 mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
 mod identities;
+mod json;
 mod kill;
 mod logins;
 mod openssh;
@@ -20,7 +22,9 @@ mod rates;
 mod refusals;
 mod resume;
 mod retry;
+mod selection;
 mod send_errors;
+mod sparse;
 mod stats;
 mod transfer;
 mod wan;
