@@ -40,6 +40,9 @@ fn help_tail() -> String {
          example {{\"set_rate\":\"200m\"}}, {{\"set_min_rate\":\"5m\"}}, {{\"set_policy\":\"low\"}}; null lifts a rate.\n\n\
          haul encrypt FILE and haul decrypt FILE.haul-crypt turn files on this machine into one another, with a password; \
          haul encrypt --help tells more.\n\n\
+         haul link HOST prints a link that opens the server's pages in a browser; haul share HOST:PATH prints a link for \
+         people without an account, haul shares HOST lists such links, haul unshare HOST ID ends one; haul share --help \
+         tells more.\n\n\
          {EXIT_STATUS_HELP}"
     )
 }
@@ -207,7 +210,7 @@ fn filters(matches: &ArgMatches) -> Vec<Filter> {
 }
 
 /// Turns clap's several paragraphs into what is wrong and what to do.
-fn usage_error(error: &clap::Error, manner: Manner) -> ClientError {
+pub(crate) fn usage_error(error: &clap::Error, manner: Manner) -> ClientError {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let first = paragraphs.next().unwrap_or_default();

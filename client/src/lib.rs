@@ -26,6 +26,7 @@ pub mod input;
 mod install;
 mod keys;
 pub mod known_hosts;
+mod links;
 pub mod local;
 mod logging;
 mod login;
@@ -65,7 +66,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Runs the program: reads the arguments (the first is the program's name), transfers, and says how it ended.
 pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    if let Some(code) = file_crypt::command::run(&args) {
+    if let Some(code) = file_crypt::command::run(&args).or_else(|| links::run(&args)) {
         return code;
     }
     let request = match understand(&args) {

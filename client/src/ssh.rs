@@ -72,6 +72,15 @@ pub struct Connection {
     early: VecDeque<ChannelEvent>,
 }
 
+/// What is asked of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// The control conversation of a transfer.
+    Transfers,
+    /// One of the commands that hauld has.
+    Command(String),
+}
+
 /// How the channel reaches the server.
 enum Way {
     /// Our own SSH.
@@ -95,9 +104,22 @@ pub async fn connect(
     request: &TransferRequest,
     presenter: &mut Presenter,
 ) -> Result<Connection, ClientError> {
+    open(request, &Service::Transfers, presenter).await
+}
+
+/// As [`connect`], for any service.
+pub(crate) async fn open(
+    request: &TransferRequest,
+    service: &Service,
+    presenter: &mut Presenter,
+) -> Result<Connection, ClientError> {
     if let Some(command) = &request.plan.login.ssh_command {
-        let peer_address = ssh_program::address(request).await?;
-        let way = Way::Program(Box::new(ssh_program::start(request, command)?));
+        let peer_address = match service {
+            Service::Transfers => ssh_program::address(request).await?,
+            // No datagrams go anywhere, and only the program may know the host.
+            Service::Command(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let way = Way::Program(Box::new(ssh_program::start(request, command, service)?));
         return Ok(Connection::new(request, peer_address, way));
     }
     // Everything that can fail on this machine goes first.
@@ -137,7 +159,7 @@ pub async fn connect(
     let logged_in: Result<_, ClientError> = logging_in.await;
     show_notes();
     let handle = logged_in?;
-    let (reader, writer) = open_channel(request, &handle, &ended).await?;
+    let (reader, writer) = open_channel(request, service, &handle, &ended).await?;
     let way = Way::Library(Box::new(Library { handle, reader, writer, ended }));
     Ok(Connection::new(request, peer_address, way))
 }
@@ -328,6 +350,7 @@ async fn handshake(
 
 async fn open_channel(
     request: &TransferRequest,
+    service: &Service,
     handle: &Handle<Handler>,
     ended: &watch::Receiver<Option<String>>,
 ) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>), ClientError> {
@@ -348,7 +371,11 @@ async fn open_channel(
     };
     let (reader, writer) = channel.split();
     // The answer is read with the first events: waiting for it here would cost a round trip.
-    writer.request_subsystem(true, SUBSYSTEM).await.map_err(|_| gone())?;
+    let asked = match service {
+        Service::Transfers => writer.request_subsystem(true, SUBSYSTEM).await,
+        Service::Command(command) => writer.exec(true, command.as_bytes()).await,
+    };
+    asked.map_err(|_| gone())?;
     Ok((reader, writer))
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::config::TransferRequest;
 use crate::error::ClientError;
-use crate::ssh::{ChannelEvent, SUBSYSTEM};
+use crate::ssh::{ChannelEvent, SUBSYSTEM, Service};
 use crate::{prompt, sanitize};
 
 /// Events that wait to be taken; a slow reader stops the program, not our memory.
@@ -38,6 +38,8 @@ pub(crate) struct SshProgram {
     words: Vec<u8>,
     /// Something of the conversation has come.
     spoke: bool,
+    /// It runs a command, which may end without a word.
+    one_command: bool,
     ended: bool,
 }
 
@@ -45,11 +47,15 @@ pub(crate) struct SshProgram {
 ///
 /// # Errors
 /// If it cannot be started.
-pub(crate) fn start(request: &TransferRequest, command: &OsString) -> Result<SshProgram, ClientError> {
+pub(crate) fn start(
+    request: &TransferRequest,
+    command: &OsString,
+    service: &Service,
+) -> Result<SshProgram, ClientError> {
     let mut words = words(command)?.into_iter();
     let program = words.next().ok_or_else(|| usage("it is empty"))?;
     let mut child = Command::new(&program);
-    child.args(words).args(arguments(request));
+    child.args(words).args(arguments(request, service));
     child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let name = sanitize::text(&program.to_string_lossy());
     tracing::debug!(command = ?child.as_std(), "dialling");
@@ -61,7 +67,9 @@ pub(crate) fn start(request: &TransferRequest, command: &OsString) -> Result<Ssh
         tokio::spawn(pump(errors, sender, ChannelEvent::Stderr));
     }
     let port = request.ssh_port;
-    Ok(SshProgram { child, input, events, name, port, words: Vec::new(), spoke: false, ended: false })
+    let one_command = matches!(service, Service::Command(_));
+    let (words, spoke, ended) = (Vec::new(), false, false);
+    Ok(SshProgram { child, input, events, name, port, words, spoke, one_command, ended })
 }
 
 /// Where the datagrams go: the host's address as this machine knows it, since the program does not tell.
@@ -76,7 +84,7 @@ pub(crate) async fn address(request: &TransferRequest) -> Result<SocketAddr, Cli
 }
 
 /// What follows the program's own arguments.
-fn arguments(request: &TransferRequest) -> Vec<OsString> {
+fn arguments(request: &TransferRequest, service: &Service) -> Vec<OsString> {
     let words = &request.plan.login.ssh_arguments;
     let mut arguments: Vec<OsString> =
         words.iter().map(|word| OsString::from_vec(word.as_bytes().to_vec())).collect();
@@ -99,8 +107,10 @@ fn arguments(request: &TransferRequest) -> Vec<OsString> {
     for path in &request.identities.explicit {
         arguments.extend(["-i".into(), path.clone().into_os_string()]);
     }
-    let rest = ["-s", "--", &request.host, SUBSYSTEM];
-    arguments.extend(rest.iter().map(OsString::from));
+    match service {
+        Service::Transfers => arguments.extend(["-s", "--", &request.host, SUBSYSTEM].map(OsString::from)),
+        Service::Command(command) => arguments.extend(["--", &request.host, command].map(OsString::from)),
+    }
     arguments
 }
 
@@ -193,6 +203,13 @@ impl SshProgram {
                 self.ended = true;
                 Ok(self.exit_event().await)
             }
+            None if self.one_command => match self.exit_event().await {
+                ChannelEvent::ExitStatus(status) if i64::from(status) != i64::from(SSH_FAILED) => {
+                    self.ended = true;
+                    Ok(ChannelEvent::ExitStatus(status))
+                }
+                _ => Err(self.failed(host).await),
+            },
             None => Err(self.failed(host).await),
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use haul_tests::harness::{Server, ServerOptions, USER, children_of, wait_until};
+use haul_tests::harness::{Client, Outcome, Server, ServerOptions, USER, children_of, wait_until};
 use haul_tests::require::require;
 use haul_tests::tree::make_file;
 
@@ -268,4 +268,53 @@ fn a_shared_link_opens_what_is_shared_so_often_and_nothing_else() {
     assert!(visit.ssh(&["unshare", id]).status.success());
     assert_eq!(stranger(&inside, &["-u", &user]).0, "410");
     assert!(!visit.ssh(&["share", "../secret"]).status.success());
+}
+
+/// Runs `haul COMMAND`, with the server's port, key and known host.
+fn haul(server: &Server, command: &str, words: &[&str]) -> Outcome {
+    let known_hosts = server.known_hosts();
+    let login = Client::alone()
+        .arg(command)
+        .args(["-F", "none", "-P", &server.port().to_string(), "-i"])
+        .arg(server.key())
+        .arg("--known-hosts")
+        .arg(known_hosts);
+    login.args(words).run()
+}
+
+#[test]
+fn haul_makes_lists_and_ends_links() {
+    if !needed("links made by haul") {
+        return;
+    }
+    let visit = Visit { server: server() };
+    let server = &visit.server;
+    let file = visit.put("it's a run.bam", MIB);
+    let at = server.destination("");
+    let host = at.trim_end_matches(':');
+    let made = haul(server, "link", &[host]);
+    let link = made.assert_success().stdout.trim().to_owned();
+    assert!(link.starts_with(&format!("https://127.0.0.1:{}/", server.https_port())), "{link}");
+    assert!(made.stderr.contains("the server says: Open it within"), "{}", made.stderr);
+    assert_eq!(visit.status(&["-X", "POST", &link]), "303");
+    assert_eq!(visit.status(&["-X", "POST", &link]), "410");
+    let path = server.destination("it's a run.bam");
+    let shared = haul(server, "share", &[&path, "--expires", "1h", "--count", "2", "--password"]);
+    let lines: Vec<&str> = shared.assert_success().stdout.lines().collect();
+    let [link, password] = lines.as_slice() else { panic!("{lines:?}") };
+    let password = format!(":{}", password.strip_prefix("password: ").unwrap());
+    assert_eq!(visit.status(&[link]), "401");
+    assert!(equal(&file, &visit.body(&["-u", &password, link])));
+    // The stock ssh as the one that dials; the host is said as before.
+    let ssh = ["--ssh-command", "ssh -o BatchMode=yes -o IdentitiesOnly=yes", host];
+    let listed = haul(server, "shares", &ssh).assert_success().stdout.clone();
+    assert!(listed.contains("1 of 2 downloads") && listed.contains("password  /it"), "{listed}");
+    let id = listed.split_whitespace().next().unwrap();
+    let ended = haul(server, "unshare", &[&ssh[..], &[id]].concat());
+    assert!(ended.assert_success().stderr.contains("open nothing any more"), "{}", ended.stderr);
+    assert_eq!(visit.status(&["-u", &password, link]), "410");
+    let again = haul(server, "unshare", &[host, id]);
+    assert!(again.assert_code(1).stderr.contains("no share"), "{}", again.stderr);
+    let outside = haul(server, "share", &[&server.destination("../secret")]);
+    assert!(outside.assert_code(1).stdout.is_empty(), "{}", outside.stdout);
 }

@@ -136,7 +136,7 @@ impl Shares {
         let of_user = self.all.iter().filter(|share| share.user == wish.user).count();
         if of_user >= MAX_OF_USER || self.all.len() >= MAX_IN_ALL {
             return Err(io::Error::other(format!(
-                "there are {of_user} shares of yours; end some with unshare"
+                "there are {of_user} shares of yours; end some with `haul unshare`"
             )));
         }
         let no_random = |_| io::Error::other("the system has no random numbers");

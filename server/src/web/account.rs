@@ -20,15 +20,20 @@ pub(super) fn safe_next(next: &str) -> &str {
     if ours && !next.contains(['\\', '\r', '\n']) { next } else { "/files/" }
 }
 
-pub(super) fn sign_in_page(visit: &Visit, note: Option<&str>, user: &str) -> Response<Body> {
-    if visit.user.is_some() && note.is_none() {
+pub(super) fn sign_in_page(visit: &Visit) -> Response<Body> {
+    if visit.user.is_some() {
         return reply::see_other("/files/");
     }
     let query = Query::parse(&visit.query);
+    ask_name(visit, None, "", query.text("next").unwrap_or_default())
+}
+
+/// The page to sign in on, with where to go afterwards.
+fn ask_name(visit: &Visit, note: Option<&str>, user: &str, next: &str) -> Response<Body> {
     let port = visit.front.config.ssh_listen.first().map(std::net::SocketAddr::port);
     let host = visit.host();
     let page = SignIn {
-        next: safe_next(query.text("next").unwrap_or_default()),
+        next: safe_next(next),
         note,
         user,
         host: &host,
@@ -53,7 +58,8 @@ pub(super) async fn sign_in(mut visit: Visit) -> Result<Response<Body>, Refusal>
             visit.caller.place.on_refused();
             // A fixed form for log watchers, as for SSH.
             info!(source = %visit.peer(), user = ?shown(name), %reason, "login failed");
-            Ok(sign_in_page(&visit, Some("Name and password do not fit together."), name))
+            let next = form.text("next").unwrap_or_default();
+            Ok(ask_name(&visit, Some("Name and password do not fit together."), name, next))
         }
     }
 }

@@ -161,7 +161,7 @@ async fn route(visit: Visit) -> Result<Response<Body>, Refusal> {
         ("", true) => Ok(reply::see_other("/files/")),
         ("assets", true) => asset(rest, &visit.headers),
         ("robots.txt", true) => Ok(Response::new(body::full("User-agent: *\nDisallow: /\n"))),
-        ("signin", true) => Ok(account::sign_in_page(&visit, None, "")),
+        ("signin", true) => Ok(account::sign_in_page(&visit)),
         ("signin", false) => account::sign_in(visit).await,
         ("link", true) => account::link_page(&visit, rest),
         ("link", false) => account::redeem_link(&visit, rest),
