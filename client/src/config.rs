@@ -12,6 +12,7 @@ use haul_proto::units::Rate;
 
 use crate::cli::Cli;
 use crate::error::ClientError;
+use crate::sources::Wanted;
 use crate::ssh_config::{self, HostSettings};
 use crate::target::RemoteTarget;
 use crate::{local, operands};
@@ -26,6 +27,8 @@ pub const DEFAULT_SSH_PORT: u16 = 33001;
 pub struct TransferRequest {
     /// What goes where.
     pub direction: Route,
+    /// What of the sources is sent, and where it lands.
+    pub wanted: Wanted,
     /// The account on the server.
     pub user: String,
     /// The host as typed, for messages.
@@ -136,6 +139,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     }
     Ok(TransferRequest {
         direction,
+        wanted: Wanted::default(),
         user,
         host_name: ssh.host_name.clone().unwrap_or_else(|| remote.host.clone()),
         host: remote.host,

@@ -30,6 +30,7 @@ pub mod progress;
 mod rate_change;
 pub mod sanitize;
 pub mod session;
+pub mod sources;
 pub mod ssh;
 pub mod ssh_config;
 mod ssh_config_lines;

@@ -1,19 +1,22 @@
 //! One transfer over an open connection: offer, agreement, data, outcome. Not here: packets, presentation.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
-use haul_io::disk::{Docroot, Sink, SinkOptions, Source, SourceOptions, resolve_destination};
+use haul_io::disk::{
+    Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+};
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
-    Agreement, Cancel, ClientMessage, Direction, LineDecoder, Offer, Outcome, PathText, RateGrant, RateTerms,
-    Refusal, SecretHalf, ServerMessage, Trouble, encode_line, negotiation,
+    Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, PathText, RateGrant,
+    RateTerms, Refusal, SecretHalf, Selection, ServerMessage, Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -29,6 +32,7 @@ use crate::error::{self, ClientError};
 use crate::input::{Input, Said};
 use crate::progress::{Carrier, Presenter, Start, Summary};
 use crate::rate_change;
+use crate::sources::{self, Wanted};
 use crate::ssh::{ChannelEvent, Connection};
 
 /// The program as it introduces itself.
@@ -88,10 +92,11 @@ impl Conversation {
         let offer = offer(request, half.clone());
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
-            agreement = self.negotiate(&offer, presenter) => agreement?,
+            agreement = self.negotiate(request, &offer, presenter) => agreement?,
             _ = stop.wait_for(|stop| *stop) => return Err(ClientError::Interrupted),
         };
         negotiation::check(&offer, &agreement)?;
+        check_features(request, &offer, &agreement)?;
         for change in &agreement.changes {
             presenter.notice(&crate::sanitize::text(change));
         }
@@ -157,10 +162,18 @@ impl Conversation {
 
     async fn negotiate(
         &mut self,
+        request: &TransferRequest,
         offer: &Offer,
         presenter: &mut Presenter,
     ) -> Result<Agreement, ClientError> {
         self.say(&ClientMessage::Offer(Box::new(offer.clone()))).await?;
+        if let Route::Download { sources, .. } = &request.direction
+            && offer.selection.as_ref().is_some_and(|selection| selection.more_sources)
+        {
+            for message in sources::messages(sources, &request.wanted.targets) {
+                self.say(&ClientMessage::Sources(message)).await?;
+            }
+        }
         self.await_agreement(presenter).await
     }
 
@@ -413,14 +426,21 @@ fn make_end(
     let system = Docroot::whole_system().map_err(disk_error)?;
     match &request.direction {
         Route::Upload { sources, .. } => {
-            let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
-            let source = Source::start(system, paths, SourceOptions { digest: agreement.digest }, wake)
-                .map_err(disk_error)?;
+            let source = Source::start(
+                system.clone(),
+                local_items(&system, sources, &request.wanted)?,
+                SourceOptions {
+                    digest: agreement.digest,
+                    filter: Filter::new(&request.wanted.selection).map_err(disk_error)?,
+                },
+                wake,
+            )
+            .map_err(disk_error)?;
             let rate = agreement.rate().into();
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &SenderConfig { link, rate }), source)))
         }
         Route::Download { sources, destination } => {
-            let count = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+            let count = source_count(sources.len(), &request.wanted);
             let path = absolute(destination)?;
             // The docroot itself has no name to give away: its entries need a folder to land in.
             let create = request.create_destination || sources.iter().any(is_docroot);
@@ -431,10 +451,52 @@ fn make_end(
                 digest: agreement.digest,
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
-            let config = ReceiverConfig { link, socket_buffer };
+            let features = agreement.features.clone();
+            let config = ReceiverConfig { link, socket_buffer, features };
             Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &config), sink)))
         }
     }
+}
+
+/// What is sent from here, and where it lands.
+fn local_items(
+    system: &Docroot,
+    sources: &[PathBuf],
+    wanted: &Wanted,
+) -> Result<Vec<SourceItem>, ClientError> {
+    let paths = sources.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let base = wanted.selection.source_base.as_ref();
+    let base = base.map(|base| absolute(Path::new(OsStr::from_bytes(base.as_bytes())))).transpose()?;
+    SourceItem::list(system, paths, &wanted.targets, base.as_deref()).map_err(disk_error)
+}
+
+/// How many sources there are, as far as it decides how the destination is read: those of a list need a folder.
+fn source_count(named: usize, wanted: &Wanted) -> u32 {
+    let folder = wanted.listed || wanted.selection.source_base.is_some();
+    if folder { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
+}
+
+/// Whether the server understands all that the transfer needs.
+fn check_features(
+    request: &TransferRequest,
+    offer: &Offer,
+    agreement: &Agreement,
+) -> Result<(), ClientError> {
+    let wanted = &request.wanted;
+    let needed = match request.direction {
+        Route::Upload { .. } => wanted.needed_of_a_receiver().into_iter().collect(),
+        Route::Download { .. } => wanted.needed_of_a_sender(offer.selection.as_deref()),
+    };
+    if needed.iter().all(|feature| agreement.features.contains(feature)) {
+        return Ok(());
+    }
+    Err(ClientError::trouble(
+        Trouble::Incompatible,
+        format!(
+            "{} is too old for what the options ask of it; update hauld there, or leave out lists, filters and links",
+            crate::sanitize::text(&agreement.program)
+        ),
+    ))
 }
 
 /// Whether a remote path means the docroot: nothing in it but slashes and dots.
@@ -474,16 +536,23 @@ const fn direction(request: &TransferRequest) -> Direction {
 }
 
 fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
-    let (sources, source_count, destination) = match &request.direction {
-        Route::Upload { sources, destination } => (Vec::new(), sources.len(), destination.clone()),
-        Route::Download { sources, .. } => (sources.clone(), sources.len(), PathText::default()),
+    let wanted = &request.wanted;
+    let (sources, count, destination, selection) = match &request.direction {
+        Route::Upload { sources, destination } => (Vec::new(), sources.len(), destination.clone(), None),
+        Route::Download { sources, .. } => {
+            let more_sources = wanted.follow_the_offer(sources);
+            let selection = Selection { more_sources, ..wanted.selection.clone() };
+            let selection = (selection != Selection::default()).then(|| Box::new(selection));
+            let named = if more_sources { Vec::new() } else { sources.clone() };
+            (named, sources.len(), PathText::default(), selection)
+        }
     };
     Offer {
         versions: vec![PROTOCOL_VERSION],
         program: PROGRAM.to_owned(),
         direction: direction(request),
         sources,
-        source_count: u32::try_from(source_count).unwrap_or(u32::MAX),
+        source_count: source_count(count, wanted),
         destination,
         create_destination: request.create_destination,
         preserve_times: request.preserve_times,
@@ -494,6 +563,8 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
         digest: request.digest,
         udp_port: request.udp_port,
         dscp: request.dscp,
+        features: Feature::ALL.to_vec(),
+        selection,
         secret,
     }
 }

@@ -3,10 +3,11 @@
 //!
 //! [`listen`] accepts connections, holds them to deadlines and hands requests to a router: the carrier's path and whatever
 //! pages there are. [`identity`] is the certificate that it shows. Not here: who may log in, keys of sessions, and what
-//! the datagrams say.
+//! the datagrams say. [`web`] is what browsers see.
 
 pub mod identity;
 pub mod listen;
+pub mod web;
 
 /// TCP port of the HTTPS listener unless configured otherwise.
 pub const DEFAULT_PORT: u16 = 8443;

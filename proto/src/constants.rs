@@ -48,6 +48,9 @@ pub const MANIFEST_WINDOW: u64 = 4 << 20;
 /// Longest name in a manifest, bytes: NAME_MAX of Linux file systems.
 pub const MAX_NAME_BYTES: usize = 255;
 
+/// Longest text of a symbolic link, bytes: with its name and attributes it fits into a record.
+pub const MAX_LINK_TARGET_BYTES: usize = 3700;
+
 /// Longest manifest record, bytes.
 pub const MAX_RECORD_BYTES: usize = 4096;
 

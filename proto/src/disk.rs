@@ -11,6 +11,8 @@ use crate::manifest::{Attributes, Trailer};
 pub enum DiskRequest {
     /// Make a folder.
     Folder(FolderEntry),
+    /// Make a symbolic link.
+    Link(LinkEntry),
     /// Store a block.
     Block(BlockWrite),
     /// All files are settled: set what must be set last (times of folders), and make everything durable.
@@ -27,6 +29,21 @@ pub struct FolderEntry {
     /// Its name, one component.
     pub name: Vec<u8>,
     /// Its mode and times.
+    pub attributes: Attributes,
+}
+
+/// A symbolic link of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEntry {
+    /// Folder that holds it; 0 is the destination.
+    pub parent: u64,
+    /// Its name, one component.
+    pub name: Vec<u8>,
+    /// What it says. Text: it is never followed.
+    pub target: Vec<u8>,
+    /// It replaces a file of its name.
+    pub replaces_file: bool,
+    /// Its times.
     pub attributes: Attributes,
 }
 
@@ -74,9 +91,9 @@ pub struct FilePiece {
 /// The disk's answer.
 #[derive(Debug)]
 pub enum DiskDone {
-    /// A folder exists.
+    /// A folder, or a link, exists.
     Folder,
-    /// A folder could not be made.
+    /// A folder, or a link, could not be made.
     FolderFailed(EntryFailure),
     /// A block has been stored, or given up on where a file of it has failed.
     Block {

@@ -6,6 +6,7 @@
 //! 2 FILE     parent varint | size varint | attributes | name to the end
 //! 3 SKIPPED  trouble u8 | path length varint | path | message (UTF-8) to the end
 //! 4 END      files varint | folders varint | bytes varint
+//! 5 LINK     parent varint | flags u8 | attributes | target length varint | target | name to the end
 //! attributes mode u32 | modified s i64, ns u32 | accessed s i64, ns u32
 //! ```
 //!
@@ -13,7 +14,7 @@
 //! one component: a manifest cannot express a path that leaves its folder.
 
 use crate::Error;
-use crate::constants::{MAX_DEPTH, MAX_NAME_BYTES, MAX_RECORD_BYTES, TRAILER_BYTES};
+use crate::constants::{MAX_DEPTH, MAX_LINK_TARGET_BYTES, MAX_NAME_BYTES, MAX_RECORD_BYTES, TRAILER_BYTES};
 use crate::control::{Digest, Trouble};
 use crate::wire::{Reader, put_varint};
 
@@ -22,7 +23,7 @@ use crate::wire::{Reader, put_varint};
 pub struct Attributes {
     /// Permission bits; others are masked off by the receiver.
     pub mode: u32,
-    /// Time of last modification, seconds since 1970.
+    /// Time of last modification, seconds since 1970; [`NO_TIME`] if it is not told.
     pub modified_s: i64,
     /// Nanoseconds of it.
     pub modified_ns: u32,
@@ -30,6 +31,21 @@ pub struct Attributes {
     pub accessed_s: i64,
     /// Nanoseconds of it.
     pub accessed_ns: u32,
+}
+
+/// Seconds of a time that is not told: of a folder that is made for a target which the source does not have.
+pub const NO_TIME: i64 = i64::MIN;
+
+impl Attributes {
+    /// Of a folder that only the receiver has: as if it were made there, without times.
+    pub const UNTOLD: Self =
+        Self { mode: 0o777, modified_s: NO_TIME, modified_ns: 0, accessed_s: NO_TIME, accessed_ns: 0 };
+
+    /// Whether times are told.
+    #[must_use]
+    pub const fn has_times(&self) -> bool {
+        self.modified_s != NO_TIME
+    }
 }
 
 /// One record.
@@ -53,6 +69,19 @@ pub enum Record {
         /// Its bytes.
         size: u64,
         /// Its mode and times.
+        attributes: Attributes,
+    },
+    /// A symbolic link.
+    Link {
+        /// Folder that holds it.
+        parent: u64,
+        /// Its name.
+        name: Vec<u8>,
+        /// What it says, as text.
+        target: Vec<u8>,
+        /// It replaces a file of its name.
+        replaces_file: bool,
+        /// Its times.
         attributes: Attributes,
     },
     /// A source that could not be read; it counts as failed.
@@ -91,6 +120,15 @@ impl Record {
                 put_varint(&mut body, *parent);
                 put_varint(&mut body, *size);
                 put_attributes(&mut body, attributes);
+                body.extend_from_slice(name);
+            }
+            Self::Link { parent, name, target, replaces_file, attributes } => {
+                body.push(5);
+                put_varint(&mut body, *parent);
+                body.push(u8::from(*replaces_file));
+                put_attributes(&mut body, attributes);
+                put_varint(&mut body, target.len() as u64);
+                body.extend_from_slice(target);
                 body.extend_from_slice(name);
             }
             Self::Skipped { path, trouble, message } => {
@@ -151,6 +189,15 @@ impl Record {
                 Self::Skipped { path, trouble, message: String::from_utf8_lossy(reader.rest()).into_owned() }
             }
             4 => Self::End { files: reader.varint()?, folders: reader.varint()?, bytes: reader.varint()? },
+            5 => {
+                let (parent, flags) = (reader.varint()?, reader.u8()?);
+                let attributes = attributes(&mut reader)?;
+                let length = usize::try_from(reader.varint()?).ok()?;
+                let target = reader.bytes(length)?.to_vec();
+                let fits = (1..=MAX_LINK_TARGET_BYTES).contains(&length) && !target.contains(&0);
+                let name = name(reader.rest()).filter(|_| fits)?;
+                Self::Link { parent, name, target, replaces_file: flags & 1 != 0, attributes }
+            }
             _ => return None,
         })
     }
@@ -325,6 +372,9 @@ impl TreeCheck {
                 self.files += 1;
                 self.bytes = self.bytes.saturating_add(*size);
             }
+            Record::Link { parent, .. } => {
+                depth(*parent).ok_or(no_parent)?;
+            }
             Record::Skipped { .. } => {}
             Record::End { files, folders, bytes } => {
                 if (*files, *folders, *bytes) != (self.files, self.folders(), self.bytes) {
@@ -368,7 +418,7 @@ mod tests {
     const ATTRIBUTES: Attributes =
         Attributes { mode: 0o644, modified_s: -2, modified_ns: 3, accessed_s: 4, accessed_ns: 5 };
 
-    fn records() -> [Record; 4] {
+    fn records() -> [Record; 5] {
         [
             Record::Folder { parent: 0, name: b"d\xff".to_vec(), attributes: ATTRIBUTES },
             Record::File { parent: 1, name: b"f".to_vec(), size: 300, attributes: ATTRIBUTES },
@@ -376,6 +426,13 @@ mod tests {
                 path: b"p/q".to_vec(),
                 trouble: Trouble::PermissionDenied,
                 message: "no".into(),
+            },
+            Record::Link {
+                parent: 1,
+                name: b"l".to_vec(),
+                target: b"../f".to_vec(),
+                replaces_file: true,
+                attributes: ATTRIBUTES,
             },
             Record::End { files: 1, folders: 1, bytes: 300 },
         ]
@@ -391,6 +448,7 @@ mod tests {
             [&[32, 1, 0], attributes, b"d\xff"].concat(),
             [&[33, 2, 1, 0xac, 2], attributes, b"f"].concat(),
             [&[8, 3, 4, 3][..], b"p/q", b"no"].concat(),
+            [&[37, 5, 1, 1], attributes, &[4], b"../f", b"l"].concat(),
             vec![5, 4, 1, 1, 0xac, 2],
         ];
         for (record, bytes) in records().iter().zip(&expected) {
@@ -401,6 +459,17 @@ mod tests {
             for cut in 0..bytes.len() {
                 assert_eq!(Record::decode(&bytes[..cut]), Ok(None), "cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn links_without_a_usable_target_are_refused() {
+        for target in [&b""[..], b"a\0", &[b'x'; MAX_LINK_TARGET_BYTES + 1]] {
+            let (parent, name, target) = (0, b"l".to_vec(), target.to_vec());
+            let mut bytes = Vec::new();
+            Record::Link { parent, name, target, replaces_file: false, attributes: ATTRIBUTES }
+                .encode(&mut bytes);
+            assert!(Record::decode(&bytes).is_err());
         }
     }
 
@@ -417,9 +486,10 @@ mod tests {
 
     #[test]
     fn trees_that_do_not_hold_together_are_refused() {
-        let [folder, file, _, end] = records();
+        let [folder, file, _, link, end] = records();
         let mut check = TreeCheck::default();
         assert!(check.handle_record(&file).is_err(), "no such parent");
+        assert!(check.handle_record(&link).is_err(), "no such parent");
         for record in &records() {
             check.handle_record(record).unwrap();
         }

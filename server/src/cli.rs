@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::error::ServerError;
-use crate::{demo, logging, serve, session};
+use crate::{demo, logging, serve, session, web};
 
 /// Serves file transfers to `haul`.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ enum Command {
         #[arg(long)]
         policy_on_stdin: bool,
     },
+    /// Be the worker that has the files of one user for browsers. Started by `hauld serve`.
+    #[command(hide = true)]
+    Web,
     /// Make a first real transfer on this machine: server, client, SSH, UDP, upload, download, digests.
     Demo,
     /// The client of the demonstration, as a process of its own.
@@ -76,6 +79,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, ServerError> {
                 if *policy_on_stdin { logging::Role::Worker } else { logging::Role::WorkerOfStockServer };
             logging::start(role, arguments.verbose);
             Ok(session::run(*policy_on_stdin))
+        }
+        Command::Web => {
+            logging::start(logging::Role::Worker, arguments.verbose);
+            Ok(web::worker::run())
         }
         Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         Command::DemoClient { arguments } => {

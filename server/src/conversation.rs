@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-    DiskError, Docroot, Sink, SinkOptions, Source, SourceOptions, check_sources, resolve_destination,
+    DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
+    resolve_destination,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choose};
 use haul_proto::control::{
-    Agreement, Cancel, Ceiling, ClientMessage, Direction, LineDecoder, Offer, OfferedVersions, Outcome,
-    Refusal, SecretHalf, ServerMessage, Trouble, UdpEndpoint, encode_line, read_line,
+    Agreement, Cancel, Ceiling, ClientMessage, Direction, Feature, LineDecoder, MAX_SOURCES,
+    MAX_SOURCES_BYTES, Offer, OfferedVersions, Outcome, PathText, Refusal, SecretHalf, ServerMessage,
+    Sources, Trouble, UdpEndpoint, encode_line, read_line,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -58,7 +60,12 @@ pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease:
     let ClientMessage::Offer(offer) = message else {
         return refuse(&speaker, refusal(Trouble::Protocol, "the conversation must begin with an offer", ""));
     };
-    match prepare(policy, &offer, lease) {
+    let named = match named_sources(&offer, &mut input, &mut decoder) {
+        Ok(Some(named)) => named,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(refusal) => return refuse(&speaker, refusal),
+    };
+    match prepare(policy, &offer, named, lease) {
         Ok(prepared) => prepared.run(speaker, input, decoder),
         Err(refusal) => refuse(&speaker, refusal),
     }
@@ -83,25 +90,81 @@ fn refusal(trouble: Trouble, message: impl Into<String>, remedy: impl Into<Strin
 
 /// The first message; `None` if the client leaves without a word.
 fn first_message(input: &mut File, decoder: &mut LineDecoder) -> Result<Option<ClientMessage>, Refusal> {
+    let Some(line) = next_line(input, decoder)? else {
+        return Ok(None);
+    };
+    // Versions first: what else an offer of another version holds may not be readable here.
+    if let Ok(OfferedVersions { versions }) = read_line(&line) {
+        negotiation::check_versions(&versions)?;
+    }
+    read_line(&line).map(Some).map_err(broken_line)
+}
+
+fn broken_line(error: haul_proto::Error) -> Refusal {
+    refusal(Trouble::Protocol, error.to_string(), "")
+}
+
+/// The next line before the agreement; `None` if the client leaves.
+fn next_line(input: &mut File, decoder: &mut LineDecoder) -> Result<Option<Vec<u8>>, Refusal> {
     let mut buffer = [0; 4096];
     let deadline = Instant::now() + OFFER_TIMEOUT;
     loop {
-        let broken = |error: haul_proto::Error| refusal(Trouble::Protocol, error.to_string(), "");
-        if let Some(line) = decoder.poll_line().map_err(broken)? {
-            // Versions first: what else an offer of another version holds may not be readable here.
-            if let Ok(OfferedVersions { versions }) = read_line(&line) {
-                negotiation::check_versions(&versions)?;
-            }
-            return read_line(&line).map(Some).map_err(broken);
+        if let Some(line) = decoder.poll_line().map_err(broken_line)? {
+            return Ok(Some(line));
         }
         let mut waiting = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
         let left = deadline.saturating_duration_since(Instant::now());
         if poll(&mut waiting, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) == Ok(0) {
-            return Err(refusal(Trouble::Protocol, "no offer came within 30 s", ""));
+            return Err(refusal(Trouble::Protocol, "no offer, or no more of it, came within 30 s", ""));
         }
         match input.read(&mut buffer) {
             Ok(0) | Err(_) => return Ok(None),
             Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// What a download asks for, wherever the client has named it.
+#[derive(Default)]
+struct Named {
+    sources: Vec<PathText>,
+    targets: Vec<PathText>,
+}
+
+/// The sources of the offer, or those that follow it; `None` if the client leaves.
+fn named_sources(
+    offer: &Offer,
+    input: &mut File,
+    decoder: &mut LineDecoder,
+) -> Result<Option<Named>, Refusal> {
+    let more = offer.selection.as_ref().is_some_and(|selection| selection.more_sources);
+    if offer.direction == Direction::Upload || !more {
+        return Ok(Some(Named { sources: offer.sources.clone(), targets: Vec::new() }));
+    }
+    let (mut named, mut bytes) = (Named::default(), 0);
+    loop {
+        let Some(line) = next_line(input, decoder)? else {
+            return Ok(None);
+        };
+        bytes += line.len();
+        let ClientMessage::Sources(Sources { sources, targets, last }) =
+            read_line(&line).map_err(broken_line)?
+        else {
+            return Err(refusal(Trouble::Protocol, "the list of sources broke off", ""));
+        };
+        named.sources.extend(sources);
+        named.targets.extend(targets);
+        if bytes > MAX_SOURCES_BYTES || named.sources.len().max(named.targets.len()) > MAX_SOURCES {
+            let message =
+                format!("the list of sources exceeds {MAX_SOURCES} names or {MAX_SOURCES_BYTES} bytes");
+            return Err(refusal(
+                Trouble::Limit,
+                message,
+                "name folders in place of their files, or use several lists",
+            ));
+        }
+        if last {
+            return Ok(Some(named));
         }
     }
 }
@@ -121,18 +184,23 @@ struct Prepared {
 
 enum Disk {
     /// Download: what to read.
-    Read(Docroot, Vec<Vec<u8>>, SourceOptions),
+    Read(Docroot, Vec<SourceItem>, SourceOptions),
     /// Upload: where to write.
     Write(haul_io::disk::Destination, SinkOptions),
 }
 
 /// Checks the offer against the policy and opens what the transfer needs.
-fn prepare(policy: &SessionPolicy, offer: &Offer, lease: Option<Lease>) -> Result<Prepared, Refusal> {
+fn prepare(
+    policy: &SessionPolicy,
+    offer: &Offer,
+    named: Named,
+    lease: Option<Lease>,
+) -> Result<Prepared, Refusal> {
     let chosen = choose(offer)?;
     let docroot = open_docroot(&policy.docroot)?;
     let disk = match offer.direction {
         Direction::Upload => prepare_upload(policy, offer, &docroot)?,
-        Direction::Download => prepare_download(policy, offer, docroot)?,
+        Direction::Download => prepare_download(policy, offer, named, docroot)?,
     };
     let mut carrier = open_carrier(policy, offer)?;
     let port = carrier.port().map_err(|error| refusal(Trouble::UdpPort, error.to_string(), ""))?;
@@ -174,16 +242,36 @@ fn prepare_upload(policy: &SessionPolicy, offer: &Offer, docroot: &Docroot) -> R
     Ok(Disk::Write(destination, options))
 }
 
-fn prepare_download(policy: &SessionPolicy, offer: &Offer, docroot: Docroot) -> Result<Disk, Refusal> {
+fn prepare_download(
+    policy: &SessionPolicy,
+    offer: &Offer,
+    named: Named,
+    docroot: Docroot,
+) -> Result<Disk, Refusal> {
     if !policy.permissions.read {
         return Err(not_permitted("download"));
     }
-    let paths: Vec<Vec<u8>> = offer.sources.iter().map(|path| path.as_bytes().to_vec()).collect();
+    let selection = offer.selection.as_deref().cloned().unwrap_or_default();
+    if selection.symbolic_links.copies() && !offer.features.contains(&Feature::Links) {
+        return Err(refusal(
+            Trouble::Protocol,
+            "links are asked for by a client that does not take them",
+            "",
+        ));
+    }
+    let Named { sources, targets } = named;
+    let paths: Vec<Vec<u8>> = sources.iter().map(|path| path.as_bytes().to_vec()).collect();
     if paths.is_empty() {
         return Err(refusal(Trouble::NotFound, "the offer names no source", ""));
     }
-    check_sources(&docroot, &paths).map_err(path_refusal)?;
-    Ok(Disk::Read(docroot, paths, SourceOptions { digest: offer.digest }))
+    // What a list names may be missing in part: that is told at the end.
+    if !selection.more_sources {
+        check_sources(&docroot, &paths, selection.symbolic_links).map_err(path_refusal)?;
+    }
+    let filter = Filter::new(&selection).map_err(path_refusal)?;
+    let base = selection.source_base.as_ref().map(PathText::as_bytes);
+    let items = SourceItem::list(&docroot, paths, &targets, base).map_err(path_refusal)?;
+    Ok(Disk::Read(docroot, items, SourceOptions { digest: offer.digest, filter }))
 }
 
 fn not_permitted(action: &str) -> Refusal {
@@ -261,6 +349,7 @@ impl Prepared {
         };
         let clock = Clock::default();
         let rate = self.agreement.rate().into();
+        let features = self.agreement.features.clone();
         let link = LinkConfig {
             seat: Seat::Server,
             connection_id: self.agreement.connection_id,
@@ -285,12 +374,13 @@ impl Prepared {
         let drive = Drive { carrier: self.carrier, commands, waker: waker.clone(), udp_timeout: UDP_TIMEOUT };
         let wake = move || waker.wake();
         let result = match self.disk {
-            Disk::Read(docroot, paths, options) => {
-                let source = Source::start(docroot, paths, options, wake);
+            Disk::Read(docroot, items, options) => {
+                let source = Source::start(docroot, items, options, wake);
                 send(drive, clock, &SenderConfig { link, rate }, source, &heard)
             }
             Disk::Write(destination, options) => {
-                receive(drive, clock, link, Sink::start(destination, options, wake), &heard)
+                let sink = Sink::start(destination, options, wake);
+                receive(drive, clock, (link, features), sink, &heard)
             }
         };
         conclude(&speaker, result)
@@ -312,11 +402,11 @@ fn send(
 fn receive(
     drive: Drive,
     clock: Clock,
-    link: LinkConfig,
+    (link, features): (LinkConfig, Vec<Feature>),
     sink: Result<Sink, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
-    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer() };
+    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end, heard)
 }
@@ -419,6 +509,7 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
                     let _ = heard.send(Heard::Wish(wish));
                 }
                 Ok(Some(ClientMessage::Offer(_))) => noise.on_line("a second offer"),
+                Ok(Some(ClientMessage::Sources(_))) => noise.on_line("sources after the agreement"),
                 Err(error) => noise.on_line(&error.to_string()),
                 Ok(None) => match input.read(&mut buffer) {
                     Ok(0) | Err(_) => break Command::PeerGone,

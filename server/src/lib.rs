@@ -29,4 +29,5 @@ mod speaker;
 pub mod ssh;
 mod ssh_settings;
 mod trusted_file;
+mod web;
 mod worker;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
+use super::selection::{Feature, Selection, Sources, known_features};
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
@@ -17,6 +18,8 @@ use crate::units::Rate;
 pub enum ClientMessage {
     /// First message: versions, direction, paths and wishes.
     Offer(Box<Offer>),
+    /// Follows an offer of a download whose sources are told apart from it.
+    Sources(Sources),
     /// Other rate settings are wished for from now on.
     SetRate(RateTerms),
     /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
@@ -150,6 +153,12 @@ pub struct Offer {
     /// DSCP that the server is asked to put on what it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// What the client understands beyond the first programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
+    pub features: Vec<Feature>,
+    /// Download: what of the sources is sent. None: all of them, under their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Box<Selection>>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
 }
@@ -203,6 +212,9 @@ pub struct Agreement {
     /// DSCP of what the server sends; none is best effort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// What both sides understand beyond the first programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
+    pub features: Vec<Feature>,
     /// What the server changed in the offer and why, one sentence each, for the user.
     #[serde(default)]
     pub changes: Vec<String>,
@@ -414,6 +426,8 @@ mod tests {
             digest: Digest::Blake3,
             udp_port: None,
             dscp: None,
+            features: Vec::new(),
+            selection: None,
             secret: SecretHalf::new([1; 32]),
         }
     }
@@ -431,6 +445,7 @@ mod tests {
             target_rate: Some(Rate::from_bps(1)),
             min_rate: None,
             dscp: None,
+            features: Vec::new(),
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),
         }

@@ -10,8 +10,12 @@ mod message;
 pub mod negotiation;
 mod path_text;
 mod rate_terms;
+mod selection;
 
 pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
 pub use message::*;
 pub use path_text::PathText;
 pub use rate_terms::{Ceiling, RateGrant, RateTerms};
+pub use selection::{
+    Feature, LinkMode, MAX_FILTER_BYTES, MAX_FILTERS, MAX_SOURCES, MAX_SOURCES_BYTES, Selection, Sources,
+};

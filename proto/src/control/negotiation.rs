@@ -3,6 +3,7 @@
 
 use super::message::{Agreement, Cipher, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint};
 use super::rate_terms::{Ceiling, RateGrant};
+use super::selection::Feature;
 use crate::constants::PROTOCOL_VERSION;
 use crate::dscp::Dscp;
 use crate::units::Rate;
@@ -97,6 +98,8 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
         "a session name"
     } else if agreement.connection_id >= 1 << 48 {
         "a connection id"
+    } else if !agreement.features.iter().all(|feature| offer.features.contains(feature)) {
+        "a feature"
     } else {
         return Ok(());
     };
@@ -134,6 +137,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         target_rate,
         min_rate,
         dscp,
+        features: Feature::common(&offer.features),
         changes,
         secret: grant.secret,
     }
@@ -161,6 +165,8 @@ mod tests {
             digest: Digest::Blake3,
             udp_port: None,
             dscp: None,
+            features: Vec::new(),
+            selection: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

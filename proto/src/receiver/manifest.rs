@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::constants::{BLOCK_BYTES, MANIFEST_WINDOW, MAX_GAPS, PENDING_FILES};
-use crate::disk::{EntryFailure, FileEntry, FilePiece, FolderEntry};
+use crate::control::Feature;
+use crate::disk::{EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry};
 use crate::layout::{Extent, Layout};
 use crate::manifest::{Record, Trailer, TreeCheck};
 use crate::range_set::RangeSet;
@@ -15,6 +16,8 @@ use crate::range_set::RangeSet;
 pub(super) enum Step {
     /// Make a folder.
     Folder(FolderEntry),
+    /// Make a symbolic link.
+    Link(LinkEntry),
     /// A source could not be read.
     Skipped(EntryFailure),
     /// A file was placed.
@@ -34,13 +37,20 @@ pub(super) struct ManifestIn {
     layout: Layout,
     files: VecDeque<(Extent, Arc<FileEntry>)>,
     next_file: u64,
-    /// Folders that the disk has not answered for.
+    /// Folders and links that the disk has not answered for.
     folders: usize,
     /// Reading stopped because too many files are awaited.
     held_back: bool,
+    /// What was agreed on beyond the first records.
+    features: Vec<Feature>,
 }
 
 impl ManifestIn {
+    /// For a manifest that may hold what `features` allow.
+    pub(super) fn new(features: &[Feature]) -> Self {
+        Self { features: features.to_vec(), ..Self::default() }
+    }
+
     /// Takes a piece of the stream.
     ///
     /// # Errors
@@ -92,7 +102,7 @@ impl ManifestIn {
         self.files.len() < PENDING_FILES && self.folders < PENDING_FILES
     }
 
-    /// The disk has answered for a folder.
+    /// The disk has answered for a folder or a link.
     pub(crate) fn on_folder_done(&mut self) {
         self.folders = self.folders.saturating_sub(1);
     }
@@ -111,6 +121,13 @@ impl ManifestIn {
                 self.next_file += 1;
                 self.files.push_back((extent, Arc::new(entry)));
                 Step::File
+            }
+            Record::Link { .. } if !self.features.contains(&Feature::Links) => {
+                return Err(Error::PeerMisbehaved("the manifest holds a link, which was not agreed on"));
+            }
+            Record::Link { parent, name, target, replaces_file, attributes } => {
+                self.folders += 1;
+                Step::Link(LinkEntry { parent, name, target, replaces_file, attributes })
             }
             Record::Skipped { path, trouble, message } => {
                 Step::Skipped(EntryFailure { path, trouble, message })

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::constants::{
     BASE_DATAGRAM, BLOCK_BYTES, ECHO_INTERVAL, HELLO_INTERVAL, IP_OVERHEAD, STATS_INTERVAL_MIN,
 };
-use crate::control::{Failure, MAX_REPORTED_FAILURES, Outcome, PathText};
+use crate::control::{Failure, Feature, MAX_REPORTED_FAILURES, Outcome, PathText};
 use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure};
 use crate::link::{ECHO_TOKEN, Link, LinkConfig, Transmit, Way};
 use crate::stats::{Sample, Snapshot};
@@ -35,6 +35,8 @@ pub struct ReceiverConfig {
     pub link: LinkConfig,
     /// Bytes that may wait in this host's socket buffer, arrived but not yet taken; 0 if unknown.
     pub socket_buffer: u64,
+    /// What was agreed on beyond the first programs.
+    pub features: Vec<Feature>,
 }
 
 /// The receiving machine of one session.
@@ -74,7 +76,7 @@ impl Receiver {
             link: Link::new(now, &config.link),
             socket_buffer: config.socket_buffer,
             feedback: Feedback::new(config.socket_buffer),
-            manifest: ManifestIn::default(),
+            manifest: ManifestIn::new(&config.features),
             content: ContentIn::default(),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -203,6 +205,10 @@ impl Receiver {
                 Step::Folder(folder) => {
                     *requested += 1;
                     requests.push_back(DiskRequest::Folder(folder));
+                }
+                Step::Link(link) => {
+                    *requested += 1;
+                    requests.push_back(DiskRequest::Link(link));
                 }
                 Step::Skipped(failure) => note_failure(outcome, failure),
                 Step::File | Step::End => {}

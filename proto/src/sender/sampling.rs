@@ -107,8 +107,10 @@ mod tests {
     #[test]
     fn a_sender_that_floods_the_receiver_with_samples_is_heard_forty_times_a_second() {
         let ms = Duration::from_millis;
-        let mut receiver =
-            Receiver::new(ms(0), &ReceiverConfig { link: link(Seat::Client), socket_buffer: 0 });
+        let mut receiver = Receiver::new(
+            ms(0),
+            &ReceiverConfig { link: link(Seat::Client), socket_buffer: 0, features: Vec::new() },
+        );
         let mut peer = Link::new(ms(0), &link(Seat::Server));
         let (mut taken, from) = (0, SocketAddr::from(([127, 0, 0, 1], 9)));
         for n in 0..1000 {

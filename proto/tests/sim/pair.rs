@@ -163,7 +163,10 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
     let (near, far) = if scene.upload { (Seat::Client, Seat::Server) } else { (Seat::Server, Seat::Client) };
     let start = Duration::from_secs(5);
     let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate });
-    let mut receiver = Receiver::new(start, &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20 });
+    let mut receiver = Receiver::new(
+        start,
+        &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20, features: Vec::new() },
+    );
     let (records, extents, blocks) = manifest(&scene);
     let mut records = records.into_iter();
     let mut forward = Link::new(scene.forward.clone(), scene.seed.wrapping_mul(2));
@@ -320,7 +323,7 @@ fn put(blocks: &mut [Vec<u8>], offset: u64, bytes: &[u8]) {
 
 fn store(request: DiskRequest, stored: &mut Stored) -> DiskDone {
     let BlockWrite { mut data, pieces, .. } = match request {
-        DiskRequest::Folder(_) => return DiskDone::Folder,
+        DiskRequest::Folder(_) | DiskRequest::Link(_) => return DiskDone::Folder,
         DiskRequest::Finish => return DiskDone::Finished,
         DiskRequest::Block(write) => write,
     };

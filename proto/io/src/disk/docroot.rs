@@ -12,7 +12,7 @@ use haul_proto::constants::{MAX_DEPTH, MAX_NAME_BYTES};
 use haul_proto::control::Trouble;
 use haul_proto::manifest::is_component;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::DiskError;
@@ -65,10 +65,31 @@ impl Docroot {
         Ok(Self { root: Arc::new(root), resolve, start })
     }
 
+    /// The same, confined to the folder at `path`.
+    pub(super) fn confined(&self, path: &[u8]) -> Result<Self, DiskError> {
+        let root = self.resolve("open the folder", path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        Ok(Self { root: Arc::new(root), resolve, start: Vec::new() })
+    }
+
     /// What stands at `path`; links are followed.
     pub(super) fn stat(&self, path: &[u8]) -> Result<Facts, DiskError> {
         let descriptor = self.resolve("find", path, OFlag::O_PATH)?;
         Facts::of(descriptor).map_err(|errno| DiskError::system("find", path, errno))
+    }
+
+    /// What stands at `path`; if its last name is a link, the link itself.
+    pub(super) fn stat_itself(&self, path: &[u8]) -> Result<Facts, DiskError> {
+        let descriptor = self.resolve("find", path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        Facts::of(descriptor).map_err(|errno| DiskError::system("find", path, errno))
+    }
+
+    /// The text of the link at `path`.
+    pub(super) fn read_link(&self, path: &[u8]) -> Result<Vec<u8>, DiskError> {
+        let link = self.resolve("read the link", path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        let text = readlinkat(&link, &b""[..]);
+        let text = text.map_err(|errno| DiskError::system("read the link", path, errno))?;
+        Ok(text.as_bytes().to_vec())
     }
 
     /// Opens a folder, to list it or to work in it.
@@ -122,6 +143,11 @@ impl Docroot {
 
     /// The name of what stands at `path`: none for the docroot itself.
     pub(super) fn last_name(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.names(path).pop()
+    }
+
+    /// The names that lead from the root to `path`, without a look at the disk.
+    pub(super) fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
         let start: &[u8] = if path.starts_with(b"/") { b"" } else { &self.start };
         let mut names: Vec<&[u8]> = Vec::new();
         for name in start.split(|&byte| byte == b'/').chain(path.split(|&byte| byte == b'/')) {
@@ -133,7 +159,7 @@ impl Docroot {
                 name => names.push(name),
             }
         }
-        names.pop().map(<[u8]>::to_vec)
+        names.into_iter().map(<[u8]>::to_vec).collect()
     }
 
     /// `path` as the kernel shall resolve it below the root.

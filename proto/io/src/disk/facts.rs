@@ -43,6 +43,11 @@ impl Facts {
         }
     }
 
+    /// Times of the last change of content and of anything, for a version of the content.
+    pub(super) const fn times(&self) -> ((i64, u32), (i64, u32)) {
+        (self.modified, self.changed)
+    }
+
     /// Whether the content is as it was. The time of last access may differ: reading moves it.
     pub(super) fn same_content(&self, other: &Self) -> bool {
         let all = |facts: &Self| (facts.kind, facts.identity, facts.size, facts.modified, facts.changed);

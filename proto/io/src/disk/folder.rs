@@ -1,14 +1,15 @@
 //! An open folder, and the calls on one name in it. No call here follows a link or leaves the folder.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use haul_proto::manifest::{Attributes, is_component};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstatat, futimens, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::facts::Facts;
 
@@ -42,6 +43,26 @@ impl Folder {
     /// A listing; independent of others.
     pub(super) fn list(&self) -> nix::Result<Dir> {
         Dir::openat(&self.0, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    /// The text of a link.
+    pub(super) fn read_link(&self, name: &[u8]) -> nix::Result<Vec<u8>> {
+        readlinkat(&self.0, checked(name)?).map(OsStringExt::into_vec)
+    }
+
+    /// Makes a link in this one.
+    pub(super) fn make_link(&self, name: &[u8], text: &[u8]) -> nix::Result<()> {
+        symlinkat(text, &self.0, checked(name)?)
+    }
+
+    /// Sets the times of a link itself. File systems without them are forgiven.
+    pub(super) fn set_link_times(&self, name: &[u8], attributes: &Attributes) -> nix::Result<()> {
+        let (accessed, modified) = times(attributes);
+        let name = checked(name)?;
+        match utimensat(&self.0, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink) {
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
+            result => result,
+        }
     }
 
     /// Opens a folder in this one.
@@ -96,10 +117,16 @@ pub(super) fn set_mode(descriptor: impl AsFd, mode: u32) -> nix::Result<()> {
     }
 }
 
+fn times(attributes: &Attributes) -> (TimeSpec, TimeSpec) {
+    (
+        TimeSpec::new(attributes.accessed_s, attributes.accessed_ns.into()),
+        TimeSpec::new(attributes.modified_s, attributes.modified_ns.into()),
+    )
+}
+
 /// Sets the times of an open file or folder. File systems without them are forgiven.
 pub(super) fn set_times(descriptor: impl AsFd, attributes: &Attributes) -> nix::Result<()> {
-    let accessed = TimeSpec::new(attributes.accessed_s, attributes.accessed_ns.into());
-    let modified = TimeSpec::new(attributes.modified_s, attributes.modified_ns.into());
+    let (accessed, modified) = times(attributes);
     match futimens(descriptor, &accessed, &modified) {
         Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
         result => result,

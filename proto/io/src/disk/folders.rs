@@ -187,6 +187,7 @@ impl Folders {
         let Some(&Book { attributes, state: State::Present { made, .. }, .. }) = self.book(id) else {
             return Ok(());
         };
+        let preserve_times = preserve_times && attributes.has_times();
         if !made && !preserve_times {
             return Ok(());
         }

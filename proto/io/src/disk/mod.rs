@@ -5,13 +5,18 @@
 //! Not here: when to read or write (the machines of [`haul_proto`] decide), sockets, settings.
 
 mod at_once;
+pub mod browse;
 mod destination;
 mod docroot;
 mod facts;
+mod filter;
 mod folder;
 mod folders;
 mod helper;
+mod landing;
+mod link;
 mod partial;
+mod pattern;
 mod read;
 #[cfg(test)]
 mod round_trip;
@@ -23,6 +28,8 @@ mod write;
 
 pub use destination::{Destination, resolve_destination};
 pub use docroot::Docroot;
+pub use filter::Filter;
+pub use landing::SourceItem;
 pub use sink::{Sink, SinkOptions};
 pub use source::{Source, SourceEvent, SourceOptions, check_sources};
 

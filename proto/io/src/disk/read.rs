@@ -272,8 +272,8 @@ mod tests {
             let (wake, woken) = channel();
             let docroot = Docroot::open(root).unwrap();
             let wake = move || wake.send(()).unwrap_or_default();
-            let options = SourceOptions { digest };
-            Self { source: Source::start(docroot, vec![b"/".to_vec()], options, wake).unwrap(), woken }
+            let options = SourceOptions { digest, ..SourceOptions::default() };
+            Self { source: Source::start(docroot, vec![b"/".to_vec().into()], options, wake).unwrap(), woken }
         }
 
         fn record(&mut self) -> Record {

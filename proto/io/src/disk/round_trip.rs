@@ -36,7 +36,7 @@ fn wakeable() -> (impl Fn() + Send + Clone + 'static, Receiver<()>) {
 
 fn read_all(root: &Path, paths: &[&[u8]]) -> Sent {
     let docroot = Docroot::open(root).unwrap();
-    let paths = paths.iter().map(|path| path.to_vec()).collect();
+    let paths = paths.iter().map(|path| path.to_vec().into()).collect();
     let (wake, woken) = wakeable();
     let mut source = Source::start(docroot, paths, SourceOptions::default(), wake).unwrap();
     let (mut sent, mut layout, mut ended) = (Sent::default(), Layout::default(), false);
@@ -56,6 +56,7 @@ fn read_all(root: &Path, paths: &[&[u8]]) -> Sent {
                     let file = FileEntry { id, parent, name, size, attributes, pieces };
                     sent.files.push((extent, Arc::new(file)));
                 }
+                Record::Link { name, .. } => panic!("a link: {}", name.escape_ascii()),
                 Record::Skipped { path, message, .. } => panic!("{}: {message}", path.escape_ascii()),
                 Record::End { .. } => ended = true,
             }

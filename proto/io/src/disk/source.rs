@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use haul_proto::control::{Digest, Trouble};
+use haul_proto::control::{Digest, LinkMode, Trouble};
 use haul_proto::manifest::Record;
 
 use super::facts::Kind;
 use super::helper::{Helper, spawn};
 use super::read::Reader;
 use super::walk::Walker;
-use super::{DiskError, Docroot};
+use super::{DiskError, Docroot, Filter, SourceItem};
 
 /// Records that wait to be taken.
 const RECORDS_AHEAD: usize = 1024;
@@ -24,10 +24,12 @@ const RECORDS_AHEAD: usize = 1024;
 const FILES_AHEAD: usize = 4096;
 
 /// How sources are read.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
     /// Digest to take of each file.
     pub digest: Digest,
+    /// What is left out.
+    pub filter: Filter,
 }
 
 /// Answer to a request for a block.
@@ -57,22 +59,24 @@ pub struct Source {
 }
 
 impl Source {
-    /// Starts to walk `paths` below `root`. `notify` is called after each record and each event.
+    /// Starts to walk `items` below `root`. `notify` is called after each record and each event.
     ///
     /// # Errors
     /// If the system gives no threads.
     pub fn start(
         root: Docroot,
-        paths: Vec<Vec<u8>>,
+        items: Vec<SourceItem>,
         options: SourceOptions,
         notify: impl Fn() + Send + Clone + 'static,
     ) -> Result<Self, DiskError> {
         let (record_sender, records) = sync_channel(RECORDS_AHEAD);
         let (file_sender, files) = sync_channel(FILES_AHEAD);
         let stop = Arc::new(AtomicBool::new(false));
-        let walker = Walker::new(root.clone(), record_sender, file_sender, Arc::clone(&stop), notify.clone());
-        let reader = Helper::start("haul-read", Reader::new(root, options.digest, files), notify)?;
-        let walker = Some(spawn("haul-walk", move || walker.run(&paths))?);
+        let SourceOptions { digest, filter } = options;
+        let ended = Arc::clone(&stop);
+        let walker = Walker::new(root.clone(), filter, record_sender, file_sender, ended, notify.clone());
+        let reader = Helper::start("haul-read", Reader::new(root, digest, files), notify)?;
+        let walker = Some(spawn("haul-walk", move || walker.run(&items))?);
         Ok(Self { records: Some(records), reader: Some(reader), stop, walker })
     }
 
@@ -111,13 +115,15 @@ impl Drop for Source {
 ///
 /// # Errors
 /// The first source that is not.
-pub fn check_sources(root: &Docroot, paths: &[Vec<u8>]) -> Result<(), DiskError> {
-    paths.iter().try_for_each(|path| match root.stat(path)?.kind {
+pub fn check_sources(root: &Docroot, paths: &[Vec<u8>], links: LinkMode) -> Result<(), DiskError> {
+    let look = if links == LinkMode::Follow { Docroot::stat } else { Docroot::stat_itself };
+    paths.iter().try_for_each(|path| match look(root, path)?.kind {
         Kind::File => root.open_file(path).map(drop),
         Kind::Folder => {
             root.open_folder(path)?.list().map(drop).map_err(|errno| DiskError::system("read", path, errno))
         }
-        Kind::Link | Kind::Special => {
+        Kind::Link => Ok(()),
+        Kind::Special => {
             Err(DiskError::new("send", path, Trouble::WrongKind, "it is neither a file nor a folder"))
         }
     })
@@ -129,14 +135,20 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::sync::mpsc::channel;
 
+    use haul_proto::control::{PathText, Selection};
+
     use super::*;
 
     fn walk(root: &std::path::Path, paths: &[&str]) -> Vec<Record> {
+        let items = paths.iter().map(|path| path.as_bytes().to_vec().into()).collect();
+        walk_items(root, items, SourceOptions::default())
+    }
+
+    fn walk_items(root: &std::path::Path, items: Vec<SourceItem>, options: SourceOptions) -> Vec<Record> {
         let docroot = Docroot::open(root).unwrap();
-        let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
         let (wake, woken) = channel();
         let wake = move || wake.send(()).unwrap_or_default();
-        let mut source = Source::start(docroot, paths, SourceOptions::default(), wake).unwrap();
+        let mut source = Source::start(docroot, items, options, wake).unwrap();
         let mut records = Vec::new();
         while !matches!(records.last(), Some(Record::End { .. })) {
             match source.poll_record() {
@@ -152,6 +164,9 @@ mod tests {
         let line = |record: &Record| match record {
             Record::Folder { parent, name, .. } => format!("{parent} {}/", text(name)),
             Record::File { parent, name, size, .. } => format!("{parent} {} {size}", text(name)),
+            Record::Link { parent, name, target, .. } => {
+                format!("{parent} {} -> {}", text(name), text(target))
+            }
             Record::Skipped { path, trouble, .. } => format!("skipped {} {trouble:?}", text(path)),
             Record::End { files, folders, bytes } => format!("end {files} {folders} {bytes}"),
         };
@@ -200,6 +215,103 @@ mod tests {
         records.iter().for_each(|record| check.handle_record(record).unwrap());
     }
 
+    fn with(selection: &Selection) -> SourceOptions {
+        SourceOptions { filter: Filter::new(selection).unwrap(), ..SourceOptions::default() }
+    }
+
+    #[test]
+    fn links_are_followed_copied_or_skipped() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("t/d")).unwrap();
+        fs::write(top.path().join("t/f"), "1").unwrap();
+        symlink("f", top.path().join("t/l")).unwrap();
+        symlink("/etc", top.path().join("t/out")).unwrap();
+        symlink("..", top.path().join("t/d/up")).unwrap();
+        symlink("t/f", top.path().join("top")).unwrap();
+        let links: &[&str] =
+            &["0 t/", "1 f 1", "1 l -> f", "1 out -> /etc", "1 d/", "2 up -> ..", "0 top -> t/f"];
+        let table: [(LinkMode, Vec<&str>); 3] = [
+            (
+                LinkMode::Follow,
+                vec![
+                    "0 t/",
+                    "1 f 1",
+                    "1 l 1",
+                    "skipped t/out OutsideDocroot",
+                    "1 d/",
+                    "skipped t/d/up WrongKind",
+                    "0 top 1",
+                ],
+            ),
+            (LinkMode::Copy, links.to_vec()),
+            (LinkMode::Skip, vec!["0 t/", "1 f 1", "1 d/"]),
+        ];
+        for (mode, expected) in table {
+            let options = with(&Selection { symbolic_links: mode, ..Selection::default() });
+            let items = vec![b"t".to_vec().into(), b"top".to_vec().into()];
+            let mut lines = told(&walk_items(top.path(), items, options));
+            lines.pop();
+            assert_eq!(lines, expected, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn what_rules_leave_out_is_not_listed_and_folders_left_out_are_not_entered() {
+        let top = tempfile::tempdir().unwrap();
+        for name in ["t/a.tmp", "t/b", "t/logs/c", "t/x/logs", "top.tmp"] {
+            fs::create_dir_all(top.path().join(name).parent().unwrap()).unwrap();
+            fs::write(top.path().join(name), "").unwrap();
+        }
+        symlink("nowhere", top.path().join("t/dangling.tmp")).unwrap();
+        let rules = |rules: &[&str]| {
+            let filters = rules.iter().map(|rule| PathText::new(rule.as_bytes())).collect();
+            with(&Selection { filters, ..Selection::default() })
+        };
+        let items = || vec![b"t".to_vec().into(), b"top.tmp".to_vec().into()];
+        let lines = told(&walk_items(top.path(), items(), rules(&["-*.tmp", "-logs/"])));
+        assert_eq!(lines, ["0 t/", "1 b 0", "1 x/", "2 logs 0", "end 2 2 0"]);
+        let lines = told(&walk_items(top.path(), items(), rules(&["-*"])));
+        assert_eq!(
+            lines,
+            ["0 t/", "end 0 1 0"],
+            "the folder that was named is entered, whatever the rules say"
+        );
+    }
+
+    #[test]
+    fn sources_land_at_their_targets_in_folders_that_are_listed_once() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("a/b/c")).unwrap();
+        for name in ["a/b/c/f", "a/b/g", "h"] {
+            fs::write(top.path().join(name), "").unwrap();
+        }
+        let docroot = Docroot::open(top.path()).unwrap();
+        let to = |path: &str, target: &str| SourceItem::to(path.into(), target.as_bytes()).unwrap();
+        let pairs = vec![to("h", "x/y/1"), to("a/b/g", "x/y/2"), to("h", "x/3"), to("a/b", "z/renamed")];
+        assert_eq!(
+            told(&walk_items(top.path(), pairs, SourceOptions::default())),
+            [
+                "0 x/",
+                "1 y/",
+                "2 1 0",
+                "2 2 0",
+                "1 3 0",
+                "0 z/",
+                "3 renamed/",
+                "4 g 0",
+                "4 c/",
+                "5 f 0",
+                "end 5 5 0"
+            ]
+        );
+        let below = |path: &str| SourceItem::below(&docroot, path.into(), b"a").unwrap();
+        let records =
+            walk_items(top.path(), vec![below("a/b/c/f"), below("a/b/g")], SourceOptions::default());
+        assert_eq!(told(&records), ["0 b/", "1 c/", "2 f 0", "1 g 0", "end 2 2 0"]);
+        let Record::Folder { attributes, .. } = records[0] else { panic!("a folder") };
+        assert!(attributes.has_times(), "folders below the base are what they are there");
+    }
+
     #[test]
     fn the_docroot_itself_has_no_name() {
         let top = tempfile::tempdir().unwrap();
@@ -231,7 +343,8 @@ mod tests {
         let docroot = Docroot::open(top.path()).unwrap();
         let (wake, woken) = channel();
         let wake = move || wake.send(()).unwrap_or_default();
-        let source = Source::start(docroot, vec![b"/".to_vec()], SourceOptions::default(), wake).unwrap();
+        let source =
+            Source::start(docroot, vec![b"/".to_vec().into()], SourceOptions::default(), wake).unwrap();
         for _ in 0..RECORDS_AHEAD {
             woken.recv().unwrap();
         }
@@ -245,7 +358,9 @@ mod tests {
         fs::write(top.path().join("f"), "").unwrap();
         nix::unistd::mkfifo(&top.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let docroot = Docroot::open(top.path()).unwrap();
-        let check = |path: &str| check_sources(&docroot, &[b"f".to_vec(), path.as_bytes().to_vec()]);
+        let check = |path: &str| {
+            check_sources(&docroot, &[b"f".to_vec(), path.as_bytes().to_vec()], LinkMode::Follow)
+        };
         assert_eq!(check("."), Ok(()));
         assert_eq!(check("x").unwrap_err().to_string(), "cannot find x: No such file or directory");
         assert_eq!(check("..").unwrap_err().trouble, Trouble::OutsideDocroot);

@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 
 use haul_proto::constants::BLOCK_BYTES;
 use haul_proto::control::{Digest, Trouble};
-use haul_proto::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry};
+use haul_proto::disk::{
+    BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry,
+};
 use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
@@ -17,6 +19,7 @@ use super::at_once::AtOnce;
 use super::folder::Folder;
 use super::folders::Folders;
 use super::helper::Work;
+use super::link::make_link;
 use super::partial::{self, Final, partial_name};
 use super::tree_digest::TreeDigest;
 use super::{Destination, DiskError, SinkOptions, trouble_of};
@@ -130,6 +133,8 @@ pub(super) struct Writer {
 enum Top {
     Folder(u64),
     File(u64),
+    /// The only link there: a link has no number.
+    Link,
 }
 
 impl Work for Writer {
@@ -161,6 +166,7 @@ impl Work for Writer {
         }
         let result = match request {
             DiskRequest::Folder(entry) => self.folder(&entry),
+            DiskRequest::Link(entry) => self.link(&entry),
             DiskRequest::Block(block) => self.block(block),
             DiskRequest::Finish => {
                 self.folders.finish(self.options.preserve_times).map(|()| DiskDone::Finished)
@@ -226,6 +232,31 @@ impl Writer {
     fn folder(&mut self, entry: &FolderEntry) -> Result<DiskDone, DiskError> {
         let name = self.landing_name(entry.parent, &entry.name, Top::Folder(entry.id));
         match self.folders.make(entry, name, self.umask) {
+            Ok(()) => Ok(DiskDone::Folder),
+            Err(Fault::Entry { trouble, message }) => {
+                let path = self.folders.path_of(entry.parent, &entry.name);
+                Ok(DiskDone::FolderFailed(EntryFailure { path, trouble, message }))
+            }
+            Err(Fault::Session(error)) => Err(error),
+        }
+    }
+
+    fn link(&mut self, entry: &LinkEntry) -> Result<DiskDone, DiskError> {
+        let name = self.landing_name(entry.parent, &entry.name, Top::Link);
+        let made = name.and_then(|name| {
+            let folder = self.folders.open(entry.parent)?;
+            let session = &self.options.session;
+            make_link(&folder, &name, entry, session, self.options.preserve_times).map_err(
+                |error| match error {
+                    Ok(fault) => fault,
+                    Err(errno) => {
+                        let path = self.folders.below_destination(entry.parent, &entry.name);
+                        Fault::system("make the link", &path, errno, &folder, None)
+                    }
+                },
+            )
+        });
+        match made {
             Ok(()) => Ok(DiskDone::Folder),
             Err(Fault::Entry { trouble, message }) => {
                 let path = self.folders.path_of(entry.parent, &entry.name);

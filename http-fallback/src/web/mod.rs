@@ -1,0 +1,19 @@
+//! Browsers: pages, downloads, uploads and links.
+//!
+//! Two processes share the work. The *front* holds TLS, cookies, tokens and links, and makes the pages; it touches no file
+//! of a user. The *worker* ([`service`]) runs with the rights of one user, has the user's [`Docroot`] and hears nothing but
+//! plain requests for paths, over connections that the front hands to it ([`handover`]).
+//!
+//! [`Docroot`]: haul_io::disk::Docroot
+
+pub mod body;
+pub mod date;
+pub mod disposition;
+pub mod download;
+pub mod handover;
+pub mod listing;
+pub mod percent;
+pub mod range;
+pub mod service;
+pub mod upload;
+pub mod zip;
