@@ -391,7 +391,7 @@ mod tests {
         assert!(deaf.iter().all(|(_, step)| *step == Step::Probe) && deaf.len() >= 6, "{deaf:?}");
         // Each probe is answered 100 ms later.
         let answered = |at: u64| View { udp_heard: Some(ms(at / 150 * 150)), ..DEAF };
-        let back = run(&mut ladder, 5000, 12_000, answered);
+        let back = run(&mut ladder, 5000, 9000, answered);
         let at = back.iter().position(|(_, step)| *step == Step::Take(Rung::Udp, Reason::UdpBack));
         assert!(at.is_some(), "{back:?}");
         assert_eq!(ladder.rung(), Rung::Https, "no echo: it did not last");

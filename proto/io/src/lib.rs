@@ -8,6 +8,7 @@ pub mod carrier;
 pub mod disk;
 pub mod drive;
 mod ends;
+pub mod handover;
 pub mod streams;
 mod waker;
 

@@ -12,7 +12,7 @@ mod path_text;
 mod rate_terms;
 mod selection;
 
-pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
+pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, mark_frames, read_line};
 pub use message::*;
 pub use path_text::PathText;
 pub use rate_terms::{Ceiling, RateGrant, RateTerms};

@@ -25,11 +25,15 @@ pub enum Feature {
     Selection,
     /// LINK records.
     Links,
+    /// The same datagrams on TLS connections.
+    HttpsCarrier,
+    /// The same datagrams between the lines of the control conversation.
+    SshCarrier,
 }
 
 impl Feature {
     /// All that this crate knows.
-    pub const ALL: [Self; 2] = [Self::Selection, Self::Links];
+    pub const ALL: [Self; 4] = [Self::Selection, Self::Links, Self::HttpsCarrier, Self::SshCarrier];
 
     /// What both know of `offered`.
     #[must_use]
