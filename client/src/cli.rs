@@ -1,24 +1,36 @@
-//! The command line: one declaration of every option, with `ascp`'s letters where they exist.
+//! The command line: one declaration of every option for `haul` and for `ascp`, with `ascp`'s letters and long names.
 //!
-//! It reads and checks the form only. Not here: what the options amount to together (`config`), and any look at files.
+//! It reads and checks the form only. Not here: what the options amount to together (`plan`), and any look at files.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use haul_proto::control::{Cipher, Digest, RatePolicy};
-use haul_proto::dscp::Dscp;
-use haul_proto::units::Rate;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use serde::Serialize;
 
 use crate::error::ClientError;
 use crate::exit_status::EXIT_STATUS_HELP;
 use crate::sanitize;
 
+mod inert;
+pub mod names;
+mod options;
+mod slips;
+mod texts;
+pub mod values;
+
+pub use inert::InertOptions;
+pub use options::{
+    AttributeOptions, CarrierOptions, ConnectionOptions, OutputOptions, RateOptions, ResumeOptions,
+    SelectionOptions,
+};
+pub use texts::{man_page, version_text};
+
 const USAGE: &str =
     "haul [options] SOURCE... [user@]host:DEST\n       haul [options] [user@]host:SOURCE... DEST";
+const ASCP_USAGE: &str =
+    "ascp [options] SOURCE... [user@]host:DEST\n       ascp [options] [user@]host:SOURCE... DEST";
 
 /// What stands below the options in `--help`.
 fn help_tail() -> String {
@@ -32,7 +44,8 @@ fn help_tail() -> String {
 
 /// Copies files over long and lossy networks at the speed the network has.
 ///
-/// The login is SSH, the data goes encrypted over UDP. The options have ascp's letters.
+/// The login is SSH, the data goes encrypted over UDP. The options have ascp's names; called as ascp, the program has
+/// ascp's manners too: its default port, its exit status 1, and the form of what it prints.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "haul", override_usage = USAGE, after_help = help_tail(), disable_version_flag = true)]
 #[command(args_override_self = true)]
@@ -40,120 +53,74 @@ pub struct Cli {
     /// Sources, then the destination; one side is [user@]host:path
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
-
-    /// TCP port of the server's SSH [default: Port of ssh_config, else 33001]
-    #[arg(short = 'P', value_name = "PORT", value_parser = port())]
-    pub ssh_port: Option<u16>,
-    /// UDP port wished for [default: the server's choice]
-    #[arg(short = 'O', value_name = "PORT", value_parser = port())]
-    pub udp_port: Option<u16>,
-    /// Private key for the login; may be given several times
-    #[arg(short = 'i', value_name = "FILE", value_parser = path())]
-    pub identity: Vec<PathBuf>,
-
-    /// Target rate: 300m, 1.5g, 800k, or a number of Kbit/s [default: what the path can carry]
-    #[arg(short = 'l', value_name = "RATE", value_parser = rate())]
-    pub target_rate: Option<Rate>,
-    /// Rate below which congestion does not push the transfer
-    #[arg(short = 'm', value_name = "RATE", value_parser = rate())]
-    pub min_rate: Option<Rate>,
-    /// How to share the path with other traffic [default: fair]
-    #[arg(long, value_enum, value_name = "POLICY")]
-    pub policy: Option<Policy>,
-    /// Policy fair; -QQ is policy low
-    #[arg(short = 'Q', action = ArgAction::Count)]
-    pub adaptive: u8,
-
-    /// DSCP of the datagrams, 0 to 63 or a name: EF, AF41, CS1; the server is asked for the same
-    #[arg(long, value_name = "DSCP", value_parser = dscp())]
-    pub dscp: Option<Dscp>,
-
-    /// The destination is a folder; make it if it is missing
-    #[arg(short = 'd')]
-    pub create_destination: bool,
-    /// Keep the files' times
-    #[arg(short = 'p')]
-    pub preserve_times: bool,
-    /// Cipher of the data [default: aes-128-gcm where the processor has AES, else chacha20-poly1305]
-    #[arg(long, value_enum, value_name = "CIPHER")]
-    pub cipher: Option<CipherName>,
-    /// Accepted for ascp's sake; the data stays encrypted
-    #[arg(short = 'T')]
-    pub no_encryption: bool,
-    /// Digest that guards each file from end to end [default: blake3]
-    #[arg(long, value_enum, value_name = "DIGEST")]
-    pub digest: Option<DigestName>,
-
-    /// File with the servers' host keys [default: ~/.ssh/known_hosts]
-    #[arg(long, value_name = "FILE", value_parser = path())]
-    pub known_hosts: Option<PathBuf>,
-    /// Refuse servers whose host key is not on record
-    #[arg(long)]
-    pub strict_host_key: bool,
-    /// ssh_config file to read in place of ~/.ssh/config and /etc/ssh/ssh_config; none reads no file
-    #[arg(short = 'F', value_name = "FILE", value_parser = path())]
-    pub ssh_config: Option<PathBuf>,
-    /// Seconds to wait for the first answer over UDP
-    #[arg(long, value_name = "SECONDS", default_value = "4", hide = true, value_parser = seconds())]
-    pub udp_timeout: f64,
-
-    /// Show no progress and no summary
-    #[arg(short = 'q')]
-    pub quiet: bool,
-    /// Tell more; -vv for decisions, -vvv for packets
-    #[arg(short = 'v', action = ArgAction::Count)]
-    pub verbose: u8,
-    /// Write the log to DIR/haul.log; - writes it to the terminal
-    #[arg(short = 'L', value_name = "DIR", value_parser = path())]
-    pub log_directory: Option<PathBuf>,
-    /// Report as JSON on stdout, one object a line; take rate changes as JSON on stdin
-    #[arg(long)]
-    pub json: bool,
-    /// Write rate, delay, loss and state to FILE as CSV, ten rows a second
-    #[arg(long, value_name = "FILE", value_parser = stats_file())]
-    pub stats: Option<PathBuf>,
-    /// Draw a FILE of --stats as SVG on stdout, and do nothing else
-    #[arg(long, value_name = "FILE", value_parser = path(), exclusive = true)]
-    pub plot: Option<PathBuf>,
-    /// Show the version
-    #[arg(short = 'A', long)]
-    pub version: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub connection: ConnectionOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub rates: RateOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub selection: SelectionOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub resume: ResumeOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub attributes: AttributeOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub carrier: CarrierOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub output: OutputOptions,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would become help")]
+    pub inert: InertOptions,
+    /// `-E` and `-N` as they stand on the line.
+    #[arg(skip)]
+    pub filters: Vec<Filter>,
+    /// Under which name the program was called.
+    #[arg(skip)]
+    pub manner: Manner,
 }
 
-/// `--policy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Policy {
-    /// The target rate whatever the path says; needs -l
-    Fixed,
-    /// A double share
-    High,
-    /// A fair share
-    Fair,
-    /// What others leave
-    Low,
+/// Whose manners the program has: the name it was called by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// Its own.
+    #[default]
+    Haul,
+    /// Those of ascp: for programs and people who have always called that.
+    Ascp,
 }
 
-/// `--cipher`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CipherName {
-    /// AES, 128-bit key
-    #[value(name = "aes-128-gcm")]
-    Aes128Gcm,
-    /// AES, 256-bit key
-    #[value(name = "aes-256-gcm")]
-    Aes256Gcm,
-    /// For processors without AES instructions
-    #[value(name = "chacha20-poly1305")]
-    Chacha20Poly1305,
+impl Manner {
+    /// By the program's name, as the first argument has it.
+    #[must_use]
+    pub fn of(program: Option<&OsString>) -> Self {
+        let name = program.map(Path::new).and_then(Path::file_stem).unwrap_or_else(|| OsStr::new("haul"));
+        if name == "ascp" || name == "ascp4" { Self::Ascp } else { Self::Haul }
+    }
+
+    /// The name in messages.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Haul => "haul",
+            Self::Ascp => "ascp",
+        }
+    }
 }
 
-/// `--digest`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DigestName {
-    /// BLAKE3
-    Blake3,
-    /// No digest of whole files
-    None,
+/// `-E` or `-N`: the first one that matches decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// `-N`; else `-E`.
+    pub include: bool,
+    /// The glob.
+    pub pattern: OsString,
 }
 
 /// What a command line asks for.
@@ -161,10 +128,14 @@ pub enum DigestName {
 pub enum Asked {
     /// A transfer.
     Transfer(Box<Cli>),
+    /// The meaning of the line as JSON on stdout.
+    Explanation(Box<Cli>),
     /// A text on stdout: help or version.
     Text(String),
     /// A picture of this file of `--stats` on stdout.
     Plot(PathBuf),
+    /// A link named `ascp` in this folder.
+    InstallAscp(PathBuf),
 }
 
 /// Reads the command line; the first argument is the program's name.
@@ -172,87 +143,66 @@ pub enum Asked {
 /// # Errors
 /// If the form is wrong: unknown option, bad value, a known slip of the pen.
 pub fn parse(args: &[OsString]) -> Result<Asked, ClientError> {
-    port_given_to_small_p(args)?;
-    let matches = match Cli::command().try_get_matches_from(args) {
+    slips::port_given_to_small_p(args)?;
+    let manner = Manner::of(args.first());
+    let matches = match command(manner).try_get_matches_from(slips::respelled(args)) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             return Ok(Asked::Text(error.render().to_string()));
         }
-        Err(error) => return Err(usage_error(&error)),
+        Err(error) => return Err(usage_error(&error, manner)),
     };
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error))?;
-    if cli.version {
-        return Ok(Asked::Text(version_text()));
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error, manner))?;
+    cli.filters = filters(&matches);
+    cli.manner = manner;
+    Ok(asked(cli))
+}
+
+fn asked(cli: Cli) -> Asked {
+    let output = &cli.output;
+    if output.version {
+        return Asked::Text(version_text(cli.manner));
     }
-    Ok(match cli.plot {
-        Some(path) => Asked::Plot(path),
-        None => Asked::Transfer(Box::new(cli)),
-    })
-}
-
-/// The text of `-A`: drivers of `ascp` look for the version on line 2.
-#[must_use]
-pub fn version_text() -> String {
-    format!(
-        "haul: fast file transfer over SSH and UDP\nhaul version {} {} {}\n",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    )
-}
-
-impl From<Policy> for RatePolicy {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Fixed => Self::Fixed,
-            Policy::High => Self::High,
-            Policy::Fair => Self::Fair,
-            Policy::Low => Self::Low,
-        }
+    if output.man {
+        return Asked::Text(man_page());
     }
+    if let Some(shell) = output.completions {
+        return Asked::Text(texts::completions(shell));
+    }
+    if let Some(directory) = &output.install_ascp {
+        return Asked::InstallAscp(directory.clone());
+    }
+    if let Some(path) = &output.plot {
+        return Asked::Plot(path.clone());
+    }
+    if output.explain { Asked::Explanation(Box::new(cli)) } else { Asked::Transfer(Box::new(cli)) }
 }
 
-impl From<CipherName> for Cipher {
-    fn from(name: CipherName) -> Self {
-        match name {
-            CipherName::Aes128Gcm => Self::Aes128Gcm,
-            CipherName::Aes256Gcm => Self::Aes256Gcm,
-            CipherName::Chacha20Poly1305 => Self::Chacha20Poly1305,
-        }
+/// The declaration, under either name.
+fn command(manner: Manner) -> clap::Command {
+    let command = Cli::command();
+    match manner {
+        Manner::Haul => command,
+        Manner::Ascp => command.name("ascp").bin_name("ascp").override_usage(ASCP_USAGE),
     }
 }
 
-impl From<DigestName> for Digest {
-    fn from(name: DigestName) -> Self {
-        match name {
-            DigestName::Blake3 => Self::Blake3,
-            DigestName::None => Self::None,
-        }
-    }
-}
-
-/// `-p 33001` and `-p33001`: other programs' letter for the port, but here `-p` keeps times.
-fn port_given_to_small_p(args: &[OsString]) -> Result<(), ClientError> {
-    let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let mut rest = args.iter().skip(1).take_while(|arg| *arg != "--").peekable();
-    while let Some(arg) = rest.next() {
-        let attached = arg.as_bytes().strip_prefix(b"-p").filter(|digits| number(digits));
-        let apart = (arg == "-p").then(|| rest.peek().map(|next| next.as_bytes())).flatten();
-        let apart =
-            apart.filter(|digits| number(digits) && !PathBuf::from(OsStr::from_bytes(digits)).exists());
-        if let Some(digits) = attached.or(apart) {
-            let digits = sanitize::bytes(digits);
-            return Err(ClientError::usage(
-                format!("-p keeps the files' times and takes no value, found {digits}"),
-                format!("did you mean -P {digits}?"),
-            ));
-        }
-    }
-    Ok(())
+/// Both letters in the order of the line.
+fn filters(matches: &ArgMatches) -> Vec<Filter> {
+    let of = |id: &str, include| {
+        let places = matches.indices_of(id).into_iter().flatten();
+        let patterns = matches.get_many::<OsString>(id).into_iter().flatten();
+        let rules = patterns.map(move |pattern| Filter { include, pattern: pattern.clone() });
+        places.zip(rules).collect::<Vec<_>>()
+    };
+    let mut rules = of("exclude", false);
+    rules.extend(of("include", true));
+    rules.sort_by_key(|(place, _)| *place);
+    rules.into_iter().map(|(_, rule)| rule).collect()
 }
 
 /// Turns clap's several paragraphs into what is wrong and what to do.
-fn usage_error(error: &clap::Error) -> ClientError {
+fn usage_error(error: &clap::Error, manner: Manner) -> ClientError {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
     let first = paragraphs.next().unwrap_or_default();
@@ -261,56 +211,19 @@ fn usage_error(error: &clap::Error) -> ClientError {
     let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: "));
     // Clap's other tip, `--` before a file that looks like an option, is seldom what was meant.
     let tip = tip.filter(|tip| tip.contains("similar")).map(|tip| tip.replace('\'', "`"));
-    let remedy =
-        tip.map_or_else(|| "see haul --help".to_owned(), |tip| tip.lines().collect::<Vec<_>>().join(" "));
+    let remedy = tip.map_or_else(
+        || format!("see {} --help", manner.program()),
+        |tip| tip.lines().collect::<Vec<_>>().join(" "),
+    );
     ClientError::usage(sanitize::text(&message), sanitize::text(&remedy))
-}
-
-/// A port; drivers of `ascp` send `"-P 33001"` as one argument, so blanks are trimmed.
-fn port() -> impl TypedValueParser<Value = u16> {
-    StringValueParser::new().try_map(|text| match text.trim().parse::<u16>() {
-        Ok(0) | Err(_) => Err("expected a port, 1 to 65535"),
-        Ok(port) => Ok(port),
-    })
-}
-
-fn rate() -> impl TypedValueParser<Value = Rate> {
-    StringValueParser::new().try_map(|text| Rate::parse(&text))
-}
-
-fn dscp() -> impl TypedValueParser<Value = Dscp> {
-    StringValueParser::new().try_map(|text| Dscp::parse(&text))
-}
-
-fn seconds() -> impl TypedValueParser<Value = f64> {
-    StringValueParser::new().try_map(|text| match text.trim().parse::<f64>() {
-        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("expected seconds, 0.1 to 600"),
-    })
-}
-
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().try_map(|text| {
-        let trimmed = text.as_bytes().trim_ascii_start();
-        if trimmed.is_empty() {
-            Err("expected a path")
-        } else {
-            Ok(PathBuf::from(OsString::from_vec(trimmed.to_vec())))
-        }
-    })
-}
-
-/// Stdout is taken: it has the summary, or with `--json` the same rows.
-fn stats_file() -> impl TypedValueParser<Value = PathBuf> {
-    path().try_map(|path| match path.as_os_str() == "-" {
-        true => Err("expected a file; --json writes the same to stdout"),
-        false => Ok(path),
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::names::{CipherName, Fallback, Policy};
+    use super::values::{ByteRange, RateWish, SessionShare};
     use super::*;
+    use haul_proto::units::Rate;
 
     fn transfer(line: &[&str]) -> Cli {
         let args: Vec<OsString> = ["haul"].iter().chain(line).map(OsString::from).collect();
@@ -333,7 +246,7 @@ mod tests {
 
     #[test]
     fn ascp_spellings_are_understood() {
-        let m300 = Some(Rate::from_bps(300_000_000));
+        let m300 = Some(RateWish::Bits(Rate::from_bps(300_000_000)));
         for (n, line) in [
             &["-QTd", "-l300m", "-P33001", "a", "h:b"][..],
             &["-Q", "-T", "-d", "-l", "300m", "-P", "33001", "a", "h:b"],
@@ -345,8 +258,13 @@ mod tests {
         .enumerate()
         {
             let cli = transfer(line);
-            assert_eq!((cli.ssh_port, cli.target_rate, cli.adaptive), (Some(33001), m300, 1), "row {n}");
-            assert!(cli.no_encryption && cli.create_destination, "row {n}");
+            let (connection, rates) = (&cli.connection, &cli.rates);
+            assert_eq!(
+                (connection.ssh_port, rates.target_rate, rates.adaptive),
+                (Some(33001), m300, 1),
+                "row {n}"
+            );
+            assert!(rates.no_encryption && cli.selection.create_destination, "row {n}");
             assert_eq!(cli.paths, ["a", "h:b"], "row {n}");
         }
     }
@@ -366,10 +284,58 @@ mod tests {
             "x",
             "h:",
         ]);
-        assert_eq!(cli.identity, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!((cli.policy, cli.adaptive, cli.verbose), (Some(Policy::Low), 2, 2));
-        assert_eq!(cli.log_directory, Some(PathBuf::from("-")));
-        assert_eq!(cli.cipher, Some(CipherName::Aes256Gcm));
+        assert_eq!(cli.connection.identity, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((cli.rates.policy, cli.rates.adaptive, cli.output.verbose), (Some(Policy::Low), 2, 2));
+        assert_eq!(cli.output.log.unwrap().directory, PathBuf::from("-"));
+        assert_eq!(cli.rates.cipher, Some(CipherName::Aes256Gcm));
+    }
+
+    #[test]
+    fn values_of_odd_forms_are_read() {
+        let cli = transfer(&[
+            "-@1:20",
+            "-C 2:4",
+            "-wf",
+            "-yF",
+            "-caes192",
+            "-g 64K",
+            "-L/var/log:25",
+            "--exclude-newer-than",
+            "-86400",
+            "-l 50%",
+            "-m0",
+        ]);
+        assert_eq!(cli.rates.byte_range, Some(ByteRange { first: 1, last: Some(20) }));
+        assert_eq!(cli.rates.session_share, Some(SessionShare { node: 2, count: 4 }));
+        assert_eq!(cli.carrier.fallback, Some(Fallback::Force));
+        assert_eq!(cli.rates.cipher, Some(CipherName::Aes256Gcm), "the next stronger one");
+        assert_eq!(cli.inert.read_block, Some(65536));
+        let log = cli.output.log.unwrap();
+        assert_eq!((log.directory, log.max_bytes), (PathBuf::from("/var/log"), 25_000_000));
+        assert_eq!(cli.selection.exclude_newer_than, Some(-86400));
+        assert_eq!(cli.rates.target_rate, Some(RateWish::Percent(50.0)));
+        assert_eq!(cli.rates.min_rate, Some(RateWish::Bits(Rate::ZERO)));
+    }
+
+    #[test]
+    fn patterns_keep_the_order_of_the_line() {
+        let cli = transfer(&["-E", "*.tmp", "-N*.gz", "a", "-E-x", "-N", "-E", "h:b"]);
+        let order: Vec<(bool, &str)> =
+            cli.filters.iter().map(|filter| (filter.include, filter.pattern.to_str().unwrap())).collect();
+        assert_eq!(order, [(false, "*.tmp"), (true, "*.gz"), (false, "-x"), (true, "-E")]);
+    }
+
+    #[test]
+    fn the_name_decides_about_the_manner() {
+        for (name, manner) in [
+            ("haul", Manner::Haul),
+            ("/usr/bin/ascp", Manner::Ascp),
+            ("D:/cli/bin/ascp.exe", Manner::Ascp),
+            ("ascp4", Manner::Ascp),
+            ("my-ascp", Manner::Haul),
+        ] {
+            assert_eq!(Manner::of(Some(&name.into())), manner, "{name}");
+        }
     }
 
     #[test]
@@ -380,6 +346,12 @@ mod tests {
             (&["--polcy", "fair", "a", "h:b"], "--polcy", "--policy"),
             (&["-P", "0", "a", "h:b"], "1 to 65535", "haul --help"),
             (&["-l", "fast", "a", "h:b"], "`fast` is not a rate", "haul --help"),
+            (&["-l", "120%", "a", "h:b"], "no percentage", "haul --help"),
+            (&["-k", "4", "a", "h:b"], "0, 1, 2 or 3", "haul --help"),
+            (&["-@", "9:3", "a", "h:b"], "FIRST:LAST", "haul --help"),
+            (&["-C", "5:4", "a", "h:b"], "NODE:COUNT", "haul --help"),
+            (&["--file-list=a", "--file-pair-list=b", "h:b"], "cannot be used with", "haul --help"),
+            (&["--overwrite", "newer", "a", "h:b"], "never, always, diff, diff+older, older", ""),
             (&["--dscp", "64", "a", "h:b"], "`64` is no DSCP", "haul --help"),
             (&["--policy", "unfair", "a", "h:b"], "fixed, high, fair, low", ""),
             (&["--stats", "-", "a", "h:b"], "--json writes the same", "haul --help"),
@@ -395,8 +367,22 @@ mod tests {
     }
 
     #[test]
-    fn the_version_stands_on_the_second_line() {
-        let text = version_text();
-        assert!(text.lines().nth(1).unwrap().starts_with("haul version 0."), "{text}");
+    fn the_version_stands_on_the_second_line_under_either_name() {
+        for (manner, begin) in [(Manner::Haul, "haul version 0."), (Manner::Ascp, "ascp version 4.")] {
+            let text = version_text(manner);
+            assert!(text.lines().nth(1).unwrap().starts_with(begin), "{text}");
+        }
+    }
+
+    #[test]
+    fn manual_and_completions_hold_the_declared_options() {
+        let page = man_page();
+        for option in ["--file-pair-list", "--symbolic-links", "Exit status"] {
+            assert!(page.contains(&option.replace('-', "\\-")), "{option} is not in the manual page");
+        }
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let script = texts::completions(shell);
+            assert!(script.contains("file-pair-list") && script.contains("ascp"), "{shell}");
+        }
     }
 }

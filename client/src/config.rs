@@ -6,25 +6,48 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haul_proto::control::{Cipher, Digest, RatePolicy, RateTerms};
+use haul_proto::control::{Cipher, Digest, PathText, RatePolicy, RateTerms};
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Manner};
 use crate::error::ClientError;
+use crate::local;
+use crate::operands::{LocalEnd, PlannedRoute, Sources};
+use crate::plan::{Environment, Peer, Plan};
 use crate::sources::Wanted;
 use crate::ssh_config::{self, HostSettings};
-use crate::target::RemoteTarget;
-use crate::{local, operands};
-
-pub use crate::operands::Route;
 
 /// The SSH port of haul and of Aspera's servers; 22 is left to the system's own sshd.
 pub const DEFAULT_SSH_PORT: u16 = 33001;
 
+/// What ascp takes without `-P`.
+const ASCP_SSH_PORT: u16 = 22;
+
+/// What goes where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// From this machine to the server.
+    Upload {
+        /// Files and folders here; each of them exists.
+        sources: Vec<PathBuf>,
+        /// Where to, below the docroot; empty is the docroot.
+        destination: PathText,
+    },
+    /// From the server to this machine.
+    Download {
+        /// Files and folders below the docroot.
+        sources: Vec<PathText>,
+        /// Where to here.
+        destination: PathBuf,
+    },
+}
+
 /// One transfer, resolved.
 #[derive(Debug, Clone)]
 pub struct TransferRequest {
+    /// What the command line means; what stands below is resolved from it on this machine.
+    pub plan: Plan,
     /// What goes where.
     pub direction: Route,
     /// What of the sources is sent, and where it lands.
@@ -98,8 +121,12 @@ pub struct Presentation {
     pub stats_file: Option<PathBuf>,
     /// How much the log tells: 0 warnings, 1 events, 2 decisions, 3 packets.
     pub verbosity: u8,
-    /// Folder of `haul.log`; none logs to stderr.
+    /// Folder of the log; none logs to stderr.
     pub log_directory: Option<PathBuf>,
+    /// A log of this size is set aside and a new one begun; zero never.
+    pub max_log_bytes: u64,
+    /// Whose manners the output has.
+    pub manner: Manner,
 }
 
 impl TransferRequest {
@@ -110,66 +137,135 @@ impl TransferRequest {
     }
 }
 
-impl From<&Cli> for Presentation {
-    fn from(cli: &Cli) -> Self {
-        let log_directory = cli.log_directory.clone().filter(|directory| directory.as_os_str() != "-");
-        // Who asks for a log wants something in it.
-        let verbosity = cli.verbose.max(u8::from(cli.log_directory.is_some()));
-        let stats_file = cli.stats.clone();
-        Self { quiet: cli.quiet, json: cli.json, stats_file, verbosity, log_directory }
+impl Presentation {
+    /// As the command line says.
+    #[must_use]
+    pub fn of(cli: &Cli) -> Self {
+        let output = &cli.output;
+        let log = output.log.as_ref().filter(|log| log.directory.as_os_str() != "-");
+        // Who asks for a log wants something in it; ascp's debug levels begin where its verbosity ends.
+        let debug = if output.debug == 0 { 0 } else { output.debug.saturating_add(1) };
+        let verbosity = output.verbose.max(debug).max(u8::from(output.log.is_some()));
+        Self {
+            quiet: output.quiet,
+            json: output.json,
+            stats_file: output.stats.clone(),
+            verbosity,
+            log_directory: log.map(|log| log.directory.clone()),
+            max_log_bytes: log.map_or(0, |log| log.max_bytes),
+            manner: cli.manner,
+        }
     }
 }
 
 /// Resolves a command line on this machine.
 ///
 /// # Errors
-/// If the operands make no transfer, ssh_config cannot be read, or a local path cannot be used.
+/// If the line makes no transfer, ssh_config cannot be read, or a local path cannot be used.
 pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
-    let (direction, remote) = operands::sort(&cli.paths)?;
+    let plan = Plan::of(&cli, Environment::of_process())?;
+    if let Some(option) = plan.not_yet().first() {
+        return Err(ClientError::usage(
+            format!(
+                "{option}: understood, but this version cannot do it yet, and without it the result would differ"
+            ),
+            "leave it out if the result without it is what you want",
+        ));
+    }
     let home = home_directory();
-    let ssh = ssh_settings(&cli, &remote, home.as_deref())?;
-    check_local(&direction, cli.create_destination)?;
-    let user = remote.user.or_else(|| ssh.user.clone()).or_else(local_user);
+    let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
+    let direction = direction(&plan)?;
+    check_local(&direction, plan.selection.create_destination)?;
+    let user = plan.peer.user.clone().or_else(|| ssh.user.clone()).or_else(local_user);
     let user = user.ok_or_else(|| {
         ClientError::usage("no account to log in to: this user has no name here", "write user@host:path")
     })?;
     let mut remarks = ssh.remarks.clone();
-    if cli.no_encryption {
-        remarks.push("-T is accepted, the data stays encrypted".to_owned());
-    }
+    remarks.extend(plan.ignored.iter().map(|one| format!("{} has no effect: {}", one.option, one.reason)));
+    let rates = plan.rates;
     Ok(TransferRequest {
         direction,
         wanted: Wanted::default(),
         user,
-        host_name: ssh.host_name.clone().unwrap_or_else(|| remote.host.clone()),
-        host: remote.host,
-        ssh_port: cli.ssh_port.or(ssh.port).unwrap_or(DEFAULT_SSH_PORT),
-        udp_port: cli.udp_port,
+        host_name: ssh.host_name.clone().unwrap_or_else(|| plan.peer.host.clone()),
+        host: plan.peer.host.clone(),
+        ssh_port: ssh_port(&plan, &ssh),
+        udp_port: plan.peer.udp_port,
         identities: identities(&cli, &ssh, home.as_deref()),
         host_keys: host_keys(&cli, &ssh, home.as_deref()),
-        target_rate: cli.target_rate,
-        min_rate: cli.min_rate,
-        dscp: cli.dscp,
-        policy: policy(&cli)?,
-        create_destination: cli.create_destination,
-        preserve_times: cli.preserve_times,
-        ciphers: cli.cipher.map_or_else(preferred_ciphers, |cipher| vec![cipher.into()]),
-        digest: cli.digest.map_or(Digest::Blake3, Digest::from),
-        udp_timeout: Duration::from_secs_f64(cli.udp_timeout),
-        presentation: Presentation::from(&cli),
+        target_rate: rates.target,
+        min_rate: rates.minimum,
+        dscp: rates.dscp,
+        policy: rates.policy,
+        create_destination: plan.selection.create_destination,
+        preserve_times: plan.attributes.modification_time || plan.attributes.access_time,
+        ciphers: rates.cipher.map_or_else(preferred_ciphers, |cipher| vec![cipher]),
+        digest: rates.digest,
+        udp_timeout: Duration::from_secs_f64(cli.connection.udp_timeout),
+        presentation: Presentation::of(&cli),
         remarks,
+        plan,
     })
 }
 
-fn ssh_settings(cli: &Cli, remote: &RemoteTarget, home: Option<&Path>) -> Result<HostSettings, ClientError> {
+/// What `--explain` prints: the plan, with what this machine's ssh_config adds.
+///
+/// # Errors
+/// If the line has no meaning, or ssh_config cannot be read.
+pub fn explain(cli: &Cli, environment: Environment) -> Result<String, ClientError> {
+    let plan = Plan::of(cli, environment)?;
+    let ssh = ssh_settings(cli, &plan.peer, home_directory().as_deref())?;
+    let mut meaning = serde_json::to_value(&plan)
+        .map_err(|error| ClientError::Internal { message: format!("cannot explain: {error}") })?;
+    if let Some(fields) = meaning.as_object_mut() {
+        fields.insert("ssh_port".to_owned(), ssh_port(&plan, &ssh).into());
+        let host_name = ssh.host_name.as_ref().unwrap_or(&plan.peer.host);
+        fields.insert("host_name".to_owned(), host_name.as_str().into());
+        let user = plan.peer.user.clone().or_else(|| ssh.user.clone()).or_else(local_user);
+        fields.insert("user".to_owned(), user.into());
+        fields.insert("not_yet".to_owned(), plan.not_yet().into());
+    }
+    Ok(format!("{meaning:#}\n"))
+}
+
+fn ssh_port(plan: &Plan, ssh: &HostSettings) -> u16 {
+    let usual = match plan.manner {
+        Manner::Haul => DEFAULT_SSH_PORT,
+        Manner::Ascp => ASCP_SSH_PORT,
+    };
+    plan.peer.ssh_port.or(ssh.port).unwrap_or(usual)
+}
+
+/// The route, if its ends are files and folders named on the line.
+fn direction(plan: &Plan) -> Result<Route, ClientError> {
+    let path = |end: &LocalEnd| match end {
+        LocalEnd::Path(path) => Some(path.clone()),
+        LocalEnd::Stream(_) => None,
+    };
+    let route = match &plan.route {
+        PlannedRoute::Upload { sources: Sources::Named(sources), destination } => {
+            let sources: Option<Vec<PathBuf>> = sources.iter().map(path).collect();
+            sources.map(|sources| Route::Upload { sources, destination: destination.clone() })
+        }
+        PlannedRoute::Download { sources: Sources::Named(sources), destination } => {
+            path(destination).map(|destination| Route::Download { sources: sources.clone(), destination })
+        }
+        PlannedRoute::Upload { .. } | PlannedRoute::Download { .. } => None,
+    };
+    route.ok_or_else(|| ClientError::Internal {
+        message: "a route without files passed the checks".to_owned(),
+    })
+}
+
+fn ssh_settings(cli: &Cli, peer: &Peer, home: Option<&Path>) -> Result<HostSettings, ClientError> {
     let query = ssh_config::Query {
-        host: &remote.host,
-        user: remote.user.as_deref(),
-        port: cli.ssh_port,
+        host: &peer.host,
+        user: peer.user.as_deref(),
+        port: peer.ssh_port,
         local_user: &local_user().unwrap_or_default(),
         home,
     };
-    match &cli.ssh_config {
+    match &cli.connection.ssh_config {
         Some(path) if path.as_os_str() == "none" => Ok(HostSettings::default()),
         Some(path) => ssh_config::read_file(path, &query),
         None => ssh_config::read_defaults(&query),
@@ -183,12 +279,12 @@ fn identities(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> Identities 
         folder.map_or_else(Vec::new, |folder| names.iter().map(|name| folder.join(name)).collect())
     };
     let fallback = if ssh.identity_files.is_empty() { usual() } else { ssh.identity_files.clone() };
-    Identities { explicit: cli.identity.clone(), fallback, only: ssh.identities_only }
+    Identities { explicit: cli.connection.identity.clone(), fallback, only: ssh.identities_only }
 }
 
 fn host_keys(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> HostKeyPolicy {
-    let strict = cli.strict_host_key || ssh.strict_host_key;
-    if let Some(file) = &cli.known_hosts {
+    let strict = cli.connection.strict_host_key || ssh.strict_host_key;
+    if let Some(file) = &cli.connection.known_hosts {
         return HostKeyPolicy { files: vec![file.clone()], strict };
     }
     let mut files = ssh.known_hosts.clone();
@@ -198,29 +294,6 @@ fn host_keys(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> HostKeyPolic
     // Read only: new keys go to the first file.
     files.push(PathBuf::from("/etc/ssh/ssh_known_hosts"));
     HostKeyPolicy { files, strict }
-}
-
-fn policy(cli: &Cli) -> Result<RatePolicy, ClientError> {
-    let policy = match (cli.policy, cli.adaptive) {
-        (Some(policy), _) => policy.into(),
-        (None, 0 | 1) => RatePolicy::Fair,
-        (None, _) => RatePolicy::Low,
-    };
-    if policy == RatePolicy::Fixed && cli.target_rate.is_none() {
-        return Err(ClientError::usage(
-            "policy fixed needs a rate",
-            "add the target rate, for example -l 300m",
-        ));
-    }
-    if let (Some(minimum), Some(target)) = (cli.min_rate, cli.target_rate)
-        && minimum > target
-    {
-        return Err(ClientError::usage(
-            "the minimum rate -m is above the target rate -l",
-            "lower -m or raise -l",
-        ));
-    }
-    Ok(policy)
 }
 
 /// AES first where the processor computes it, ChaCha20 first elsewhere.

@@ -23,15 +23,22 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Connects to the host.
 ///
 /// # Errors
-/// If the name has no address, or none of them lets us in within ten seconds; `shown` is the host's name for messages.
-pub(crate) async fn dial(host_name: &str, port: u16, shown: &str) -> Result<TcpStream, ClientError> {
+/// If the name has no address (with `ipv6_only`: of that family), or none of them lets us in within ten seconds; `shown`
+/// is the host's name for messages.
+pub(crate) async fn dial(
+    host_name: &str,
+    port: u16,
+    ipv6_only: bool,
+    shown: &str,
+) -> Result<TcpStream, ClientError> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let timed_out =
         || ClientError::Connect { host: shown.to_owned(), port, reason: Reach::TimedOut, source: None };
     let unknown = |source| ClientError::UnknownHost { host: host_name.to_owned(), source };
     let lookup = timeout_at(deadline, tokio::net::lookup_host((host_name, port))).await;
+    let wanted = |address: &SocketAddr| address.is_ipv6() || !ipv6_only;
     let addresses: Vec<SocketAddr> = match lookup {
-        Ok(found) => found.map_err(|error| unknown(Some(error)))?.collect(),
+        Ok(found) => found.map_err(|error| unknown(Some(error)))?.filter(wanted).collect(),
         Err(_) => {
             return Err(unknown(Some(io::Error::new(
                 io::ErrorKind::TimedOut,

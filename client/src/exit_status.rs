@@ -4,6 +4,8 @@
 
 use haul_proto::control::Trouble;
 
+use crate::cli::Manner;
+
 /// How a run ended, as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -39,7 +41,20 @@ Exit status:
     5  a path cannot be used: missing, not permitted, outside the docroot, wrong kind
     6  a disk is full or fails
     7  no data passes over UDP
-  130  interrupted";
+  130  interrupted
+As ascp: 0 if every file arrived whole, else 1.";
+
+impl ExitStatus {
+    /// What the process ends with: ascp knows success and failure only, and its drivers expect no more.
+    #[must_use]
+    pub fn in_manner(self, manner: Manner) -> std::process::ExitCode {
+        match (manner, self) {
+            (Manner::Haul, status) => status.into(),
+            (Manner::Ascp, Self::Success) => Self::Success.into(),
+            (Manner::Ascp, _) => Self::Failed.into(),
+        }
+    }
+}
 
 impl From<ExitStatus> for std::process::ExitCode {
     fn from(status: ExitStatus) -> Self {

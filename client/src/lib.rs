@@ -19,12 +19,14 @@ pub mod exit_status;
 mod handler;
 pub mod human;
 pub mod input;
+mod install;
 mod keys;
 pub mod known_hosts;
 pub mod local;
 mod logging;
 mod login;
-mod operands;
+pub mod operands;
+pub mod plan;
 mod plot;
 pub mod progress;
 mod rate_change;
@@ -60,7 +62,8 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => {
             let json = args.iter().any(|arg| arg == "--json");
-            let presentation = config::Presentation { json, ..config::Presentation::default() };
+            let manner = cli::Manner::of(args.first());
+            let presentation = config::Presentation { json, manner, ..config::Presentation::default() };
             return conclude(&mut Presenter::new(&presentation), Err(error));
         }
     };
@@ -91,6 +94,10 @@ fn understand(args: &[OsString]) -> Result<Understood, ClientError> {
     match cli::parse(args)? {
         cli::Asked::Text(text) => Ok(Understood::Text(text)),
         cli::Asked::Plot(path) => plot::draw(&path).map(Understood::Text),
+        cli::Asked::InstallAscp(directory) => install::link_ascp(&directory).map(Understood::Text),
+        cli::Asked::Explanation(cli) => {
+            config::explain(&cli, plan::Environment::of_process()).map(Understood::Text)
+        }
         cli::Asked::Transfer(cli) => {
             config::resolve(*cli).map(|request| Understood::Request(Box::new(request)))
         }
@@ -105,6 +112,16 @@ fn run(request: &TransferRequest, presenter: &mut Presenter) -> Result<Summary, 
     }
     for remark in &request.remarks {
         tracing::info!(remark);
+    }
+    let application = &request.plan.application;
+    if let Some(text) = &application.user_string {
+        tracing::info!(user_string = text, "application");
+    }
+    if let Some(cookie) = &application.cookie {
+        tracing::info!(cookie, "application");
+    }
+    if let Some(tags) = &application.tags {
+        tracing::info!(%tags, "application");
     }
     let broken =
         |error: std::io::Error| ClientError::Internal { message: format!("cannot start tokio: {error}") };
@@ -181,17 +198,19 @@ impl Signals {
 /// Shows the end, prints an error once with its cause and its remedy, and gives the exit status.
 fn conclude(presenter: &mut Presenter, result: Result<Summary, ClientError>) -> ExitCode {
     presenter.finish(&result);
-    match result {
-        Ok(summary) => summary.exit_status().into(),
+    let manner = presenter.manner();
+    let status = match result {
+        Ok(summary) => summary.exit_status(),
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "haul: {}", with_causes(&error));
+            let _ = writeln!(stderr, "{}: {}", manner.program(), with_causes(&error));
             if let Some(remedy) = error.remedy() {
                 let _ = writeln!(stderr, "  {remedy}");
             }
-            error.exit_status().into()
+            error.exit_status()
         }
-    }
+    };
+    status.in_manner(manner)
 }
 
 /// The error and its causes on one line, without saying the same thing twice.

@@ -11,6 +11,7 @@ use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::cli::Manner;
 use crate::config::Presentation;
 use crate::error::ClientError;
 use crate::events::{Done, Event};
@@ -133,6 +134,7 @@ impl Summary {
 /// Shows one run.
 #[derive(Debug)]
 pub struct Presenter {
+    manner: Manner,
     json: bool,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -155,6 +157,7 @@ impl Presenter {
     pub fn new(presentation: &Presentation) -> Self {
         let visible = !presentation.json && !presentation.quiet && std::io::stderr().is_terminal();
         Self {
+            manner: presentation.manner,
             json: presentation.json,
             quiet: presentation.quiet,
             bar: visible.then(ProgressBar::new_spinner),
@@ -168,6 +171,11 @@ impl Presenter {
             target: None,
             keys: false,
         }
+    }
+
+    /// Whose manners the output has.
+    pub(crate) const fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// Writes statistics to a file too.
@@ -260,7 +268,7 @@ impl Presenter {
         if self.json {
             Event::Error { message }.print();
         } else {
-            self.to_stderr(&format!("haul: {message}"));
+            self.to_stderr(&format!("{}: {message}", self.manner.program()));
         }
     }
 
@@ -270,7 +278,7 @@ impl Presenter {
         if self.json {
             Event::Notice { message }.print();
         } else {
-            self.to_stderr(&format!("haul: {message}"));
+            self.to_stderr(&format!("{}: {message}", self.manner.program()));
         }
     }
 
@@ -309,11 +317,12 @@ impl Presenter {
                 Event::failure(failure).print();
             }
             let path = sanitize::bytes(failure.path.as_bytes());
-            self.to_stderr(&format!("haul: {path}: {}", sanitize::text(&failure.message)));
+            let program = self.manner.program();
+            self.to_stderr(&format!("{program}: {path}: {}", sanitize::text(&failure.message)));
         }
         let unlisted = summary.failed.saturating_sub(summary.failures.len() as u64);
         if unlisted > 0 {
-            self.to_stderr(&format!("haul: and {unlisted} more failed"));
+            self.to_stderr(&format!("{}: and {unlisted} more failed", self.manner.program()));
         }
         if self.json {
             Event::Done(Done::of_summary(summary)).print();

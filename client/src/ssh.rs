@@ -86,7 +86,8 @@ pub async fn connect(
     let files = keys::read_all(&request.identities)?;
     let known_hosts = KnownHosts::new(request.host_keys.files.clone());
     let recorded = known_hosts.algorithms(&request.host_name, request.ssh_port)?;
-    let stream = dial(&request.host_name, request.ssh_port, &request.host).await?;
+    let stream =
+        dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?;
     let peer_address = stream.peer_addr().map_err(|error| lost(request, error.to_string()))?;
     let local_address = stream.local_addr().map_err(|error| lost(request, error.to_string()))?;
     tracing::info!(host = request.host, %peer_address, "connected");

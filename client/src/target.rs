@@ -10,16 +10,36 @@ use haul_proto::control::PathText;
 
 use crate::sanitize;
 
-/// Schemes that `ascp` knows and that are no host names.
-const SCHEMES: [&[u8]; 5] = [b"file", b"stdio", b"stdio-tar", b"faux", b"s3"];
+/// Schemes that are no host names: those of ascp that haul does not serve, and what people write by habit.
+const FOREIGN_SCHEMES: [&[u8]; 14] = [
+    b"faux", b"s3", b"gs", b"azu", b"swift", b"udp", b"tcp", b"http", b"https", b"ftp", b"ssh", b"sftp",
+    b"scp", b"fasp",
+];
 
 /// One operand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A path on this machine.
     Local(PathBuf),
+    /// Standard input or output of this program, or a pipe.
+    Stream(Stream),
     /// A path on the other side.
     Remote(RemoteTarget),
+}
+
+/// Content that is no file on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// `stdio://`: standard input as a source, standard output as a destination; its length if it was announced.
+    Stdio {
+        /// In bytes.
+        size: Option<u64>,
+    },
+    /// `stdio:///path`: a named pipe.
+    Pipe(PathText),
+    /// `stdio-tar://`: several items in one stream.
+    Tar,
 }
 
 /// A path on the other side.
@@ -48,10 +68,18 @@ pub enum TargetError {
         part: &'static str,
     },
     /// A URI whose scheme is not supported.
-    #[error("`{text}`: URIs of this scheme are not supported")]
+    #[error("`{text}`: haul takes no URIs of this scheme, only file://, stdio:// and stdio-tar://")]
     Scheme {
         /// The operand, escaped.
         text: String,
+    },
+    /// A URI with a part that is not understood.
+    #[error("`{text}`: expected {expected}")]
+    Uri {
+        /// The operand, escaped.
+        text: String,
+        /// What is understood.
+        expected: &'static str,
     },
 }
 
@@ -67,8 +95,8 @@ pub fn parse(operand: &OsStr) -> Result<Target, TargetError> {
     let Some((authority, path)) = split_authority(bytes) else {
         return Ok(Target::Local(PathBuf::from(OsString::from_vec(bytes.to_vec()))));
     };
-    if SCHEMES.contains(&authority) && path.starts_with(b"//") {
-        return Err(TargetError::Scheme { text: sanitize::bytes(bytes) });
+    if let Some(target) = uri(bytes) {
+        return target;
     }
     // A user name may hold an `@` (Windows domains, mail addresses); a host name may not.
     let (user, host) = match authority.iter().rposition(|&byte| byte == b'@') {
@@ -78,6 +106,69 @@ pub fn parse(operand: &OsStr) -> Result<Target, TargetError> {
     let host = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host);
     let user = user.map(|user| name(user, "user")).transpose()?;
     Ok(Target::Remote(RemoteTarget { user, host: name(host, "host")?, path: PathText::new(path) }))
+}
+
+/// Reads an operand that is no `host:path` for sure: a local path, or a URI.
+///
+/// # Errors
+/// If it is empty, or a URI that is not understood.
+pub fn parse_local(operand: &OsStr) -> Result<Target, TargetError> {
+    let bytes = operand.as_bytes();
+    if bytes.is_empty() {
+        return Err(TargetError::Empty);
+    }
+    uri(bytes).unwrap_or_else(|| Ok(Target::Local(PathBuf::from(operand))))
+}
+
+/// Reads a URI; none if the operand is none.
+fn uri(bytes: &[u8]) -> Option<Result<Target, TargetError>> {
+    let at = bytes.windows(3).position(|three| three == b"://")?;
+    let (scheme, rest) = (bytes.get(..at)?, bytes.get(at + 3..)?);
+    let text = || sanitize::bytes(bytes);
+    let expected = |expected| Err(TargetError::Uri { text: text(), expected });
+    Some(match scheme {
+        b"file" => match rest {
+            _ if rest.contains(&b'?') => expected("file:///path alone: haul does not follow growing files"),
+            [b'/', ..] => Ok(Target::Local(PathBuf::from(OsStr::from_bytes(rest)))),
+            _ => expected("file:///path, with three slashes"),
+        },
+        b"stdio-tar" if matches!(rest, b"" | b"/") => Ok(Target::Stream(Stream::Tar)),
+        b"stdio-tar" => expected("stdio-tar:// alone"),
+        b"stdio" => match rest.strip_prefix(b"/").unwrap_or(rest) {
+            b"" => Ok(Target::Stream(Stream::Stdio { size: None })),
+            [b'?', size @ ..] => match std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()) {
+                Some(size) => Ok(Target::Stream(Stream::Stdio { size: Some(size) })),
+                None => expected("stdio:///?SIZE, in bytes"),
+            },
+            _ if rest.starts_with(b"/") => Ok(Target::Stream(Stream::Pipe(PathText::new(rest)))),
+            _ => expected("stdio://, stdio:///?SIZE or stdio:///path/of/a/pipe"),
+        },
+        scheme if FOREIGN_SCHEMES.contains(&scheme) => Err(TargetError::Scheme { text: text() }),
+        _ => return None,
+    })
+}
+
+/// The path of a `file://` URI, and every other operand as it is.
+#[must_use]
+pub(crate) fn without_scheme(operand: &OsStr) -> &OsStr {
+    operand.as_bytes().strip_prefix(b"file://").map_or(operand, OsStr::from_bytes)
+}
+
+/// Checks a host name given by `--host`; an IPv6 address may stand in brackets.
+///
+/// # Errors
+/// If it cannot be one.
+pub(crate) fn host_name(text: &str) -> Result<String, TargetError> {
+    let bare = text.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(text);
+    name(bare.as_bytes(), "host")
+}
+
+/// Checks a user name given by `--user`.
+///
+/// # Errors
+/// If it cannot be one.
+pub(crate) fn user_name(text: &str) -> Result<String, TargetError> {
+    name(text.as_bytes(), "user")
 }
 
 /// Splits at the colon that ends the host; none if the operand is a local path.
@@ -162,6 +253,31 @@ mod tests {
                 sanitize::bytes(operand)
             );
         }
+    }
+
+    #[test]
+    fn uris_are_no_hosts() {
+        for (n, (operand, expected)) in [
+            (&b"file:///data/a b"[..], local(b"/data/a b")),
+            (b"stdio://", Target::Stream(Stream::Stdio { size: None })),
+            (b"stdio:///", Target::Stream(Stream::Stdio { size: None })),
+            (b"stdio:///?4096", Target::Stream(Stream::Stdio { size: Some(4096) })),
+            (b"stdio:///tmp/pipe", Target::Stream(Stream::Pipe(PathText::new(*b"/tmp/pipe")))),
+            (b"stdio-tar://", Target::Stream(Stream::Tar)),
+            (b"h:a://b", remote(None, "h", b"a://b")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(parse(OsStr::from_bytes(operand)), Ok(expected), "row {n}");
+        }
+        for operand in
+            ["faux:///x?1g", "udp://h:1", "file://x", "file:///x?grow=3", "stdio:///?1g", "sftp://h/x"]
+        {
+            assert!(parse(OsStr::new(operand)).is_err(), "{operand}");
+            assert!(parse_local(OsStr::new(operand)).is_err(), "{operand}");
+        }
+        assert_eq!(parse_local(OsStr::new("h:b")), Ok(local(b"h:b")));
     }
 
     #[test]

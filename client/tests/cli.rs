@@ -35,7 +35,11 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_haul")), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -201,6 +205,48 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
+fn explain_says_what_a_line_means_and_connects_to_nothing() {
+    let place = Place::new();
+    std::fs::write(place.at("config"), "Host alias\n  HostName real.invalid\n  Port 2222\n  User bob\n")
+        .unwrap();
+    let ended =
+        place.haul(&["--explain", "-F", "config", "-QTl300m", "missing", "alias:in", "--file-crypt=encrypt"]);
+    ended.expect(0, &[]);
+    let meaning: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    for (field, expected) in [
+        ("direction", "upload"),
+        ("host", "alias"),
+        ("host_name", "real.invalid"),
+        ("user", "bob"),
+        ("destination", "in"),
+    ] {
+        assert_eq!(meaning[field], expected, "{field}");
+    }
+    assert_eq!((&meaning["ssh_port"], &meaning["target_rate_bps"]), (&2222.into(), &300_000_000.into()));
+    assert_eq!(meaning["ignored"][0]["option"], "-T");
+    assert!(ended.stderr.is_empty(), "{ended:?}");
+    place.haul(&["--explain", "a", "b"]).expect(2, &["neither side is remote"]);
+}
+
+#[test]
+fn a_link_named_ascp_has_ascp_s_port_status_and_name() {
+    let place = Place::new();
+    place.haul(&["--install-ascp", "."]).expect(0, &[]);
+    let ascp =
+        |arguments: &[&str]| Ended::of(place.command_of(&place.at("ascp"), arguments).output().unwrap());
+    let meaning: serde_json::Value =
+        serde_json::from_str(&ascp(&["--explain", "-F", "none", "a", "h:"]).stdout).unwrap();
+    assert_eq!((&meaning["ssh_port"], &meaning["manner"]), (&22.into(), &"ascp".into()));
+    let ended = ascp(&["--no-such-option", "a", "h:"]);
+    ended.expect(1, &["ascp: ", "--no-such-option", "ascp --help"]);
+    let ended = ascp(&["-DDA"]);
+    ended.expect(0, &[]);
+    assert_eq!(ended.stdout.lines().nth(1).unwrap().split(' ').nth(1), Some("version"), "{ended:?}");
+    ascp(&["-h"]).expect(0, &[]);
+    ascp(&["missing", "h:"]).expect(1, &["ascp: no such file or folder: missing"]);
+}
+
+#[test]
 fn usage_errors_exit_2_and_show_the_way_out() {
     let place = Place::new();
     for (n, (arguments, words)) in [
@@ -210,6 +256,7 @@ fn usage_errors_exit_2_and_show_the_way_out() {
         (&["-p", "33001", "file", "h:"], &["did you mean -P 33001?"]),
         (&["--no-such-option", "file", "h:"], &["--no-such-option"]),
         (&["-l", "fast", "file", "h:"], &["`fast` is not a rate"]),
+        (&["--file-list", "list", "h:"], &["--file-list", "leave it out"]),
         (&["-F", "none.conf", "file", "h:"], &["none.conf: no such file"]),
     ]
     .into_iter()

@@ -1,0 +1,90 @@
+//! What is understood and typed, but without effect so far. To leave it out silently would change the result, so a
+//! transfer that asks for it is refused. Whoever makes one effective takes its line out.
+
+use super::{CarrierChoice, Plan};
+use crate::cli::names::{Keep, Overwrite, SymbolicLinks};
+use crate::operands::{LocalEnd, PlannedRoute, Sources};
+
+type Asks = fn(&Plan) -> bool;
+
+const NOT_YET: &[(&str, Asks)] = &[
+    // Selection.
+    ("--file-list", |plan| lists(plan, |list| list == Listed::List)),
+    ("--file-pair-list", |plan| lists(plan, |list| list == Listed::Pairs)),
+    ("--src-base", |plan| plan.selection.src_base.is_some()),
+    ("-E and -N", |plan| !plan.selection.filters.is_empty()),
+    ("--exclude-newer-than", |plan| plan.selection.exclude_newer_than.is_some()),
+    ("--exclude-older-than", |plan| plan.selection.exclude_older_than.is_some()),
+    ("--symbolic-links other than follow", |plan| plan.selection.symbolic_links != SymbolicLinks::Follow),
+    ("stdio:// and stdio-tar://", streams),
+    ("--dry-run", |plan| plan.dry_run),
+    ("-@", |plan| plan.selection.byte_range.is_some()),
+    ("-C", |plan| plan.selection.session_share.is_some()),
+    // Attributes, before and after.
+    ("--preserve-file-owner-uid", |plan| plan.attributes.owner),
+    ("--preserve-file-owner-gid", |plan| plan.attributes.group),
+    ("--preserve-source-access-time", |plan| plan.attributes.source_access_time),
+    ("--preserve-acls", |plan| {
+        plan.attributes.acls != Keep::None || plan.attributes.remote_acls != Keep::None
+    }),
+    ("--preserve-xattrs", |plan| {
+        plan.attributes.xattrs != Keep::None || plan.attributes.remote_xattrs != Keep::None
+    }),
+    ("--delete-before-transfer", |plan| plan.around.delete_before),
+    ("--remove-after-transfer", |plan| plan.around.remove_after),
+    ("--move-after-transfer", |plan| plan.around.move_after.is_some()),
+    ("--remove-empty-directories", |plan| plan.around.remove_empty_directories),
+    ("--remove-empty-source-directory", |plan| plan.around.remove_empty_source_directory),
+    ("--file-manifest", |plan| plan.manifest.is_some()),
+    ("--file-crypt", |plan| plan.file_crypt.is_some()),
+    // Resume and overwrite. A lower or higher -k ends with the same files.
+    ("--overwrite=never, older and diff+older", |plan| {
+        !matches!(plan.resume.overwrite, Overwrite::Always | Overwrite::Diff)
+    }),
+    ("--save-before-overwrite", |plan| plan.resume.save_before_overwrite),
+    ("--partial-file-suffix", |plan| plan.resume.partial_file_suffix.is_some()),
+    // Carriers.
+    ("--carrier", |plan| matches!(plan.carrier.choice, CarrierChoice::Https | CarrierChoice::Ssh)),
+    ("--proxy", |plan| plan.carrier.proxy.is_some()),
+    ("-x", |plan| plan.carrier.fallback_proxy.is_some()),
+    // Login.
+    ("--check-sshfp", |plan| plan.login.fingerprint.is_some()),
+    ("--ssh-command", |plan| plan.login.ssh_command.is_some()),
+    // Steering.
+    ("-M and --keepalive", |plan| plan.management.is_some()),
+];
+
+/// The options of this plan that have no effect yet.
+pub(super) fn of(plan: &Plan) -> Vec<&'static str> {
+    NOT_YET.iter().filter(|(_, asks)| asks(plan)).map(|(option, _)| *option).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    List,
+    Pairs,
+    No,
+}
+
+fn lists(plan: &Plan, is: fn(Listed) -> bool) -> bool {
+    fn of<S>(sources: &Sources<S>) -> Listed {
+        match sources {
+            Sources::List { .. } => Listed::List,
+            Sources::PairList { .. } => Listed::Pairs,
+            Sources::Named(_) | Sources::Managed { .. } => Listed::No,
+        }
+    }
+    is(match &plan.route {
+        PlannedRoute::Upload { sources, .. } => of(sources),
+        PlannedRoute::Download { sources, .. } => of(sources),
+    })
+}
+
+fn streams(plan: &Plan) -> bool {
+    let stream = |end: &LocalEnd| matches!(end, LocalEnd::Stream(_));
+    match &plan.route {
+        PlannedRoute::Upload { sources: Sources::Named(sources), .. } => sources.iter().any(stream),
+        PlannedRoute::Upload { .. } => false,
+        PlannedRoute::Download { destination, .. } => stream(destination),
+    }
+}
