@@ -38,6 +38,7 @@ pub mod ssh_config;
 mod ssh_config_lines;
 mod ssh_dash_g;
 pub mod stats;
+mod streams;
 pub mod target;
 
 pub use config::TransferRequest;

@@ -11,7 +11,7 @@ use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
     Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
 };
-use haul_io::drive::{Clock, Drive, End};
+use haul_io::drive::{Clock, Drive, End, StreamSet};
 use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
@@ -19,6 +19,7 @@ use haul_proto::control::{
     RateTerms, Refusal, SecretHalf, Selection, ServerMessage, Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
+use haul_proto::ladder::{Allowed, Ladder, Rung};
 use haul_proto::link::LinkConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
@@ -34,6 +35,7 @@ use crate::progress::{Carrier, Presenter, Start, Summary};
 use crate::rate_change;
 use crate::sources::{self, Wanted};
 use crate::ssh::{ChannelEvent, Connection};
+use crate::streams::{self, Https};
 
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
@@ -62,7 +64,16 @@ pub async fn transfer(
     input: Option<Input>,
 ) -> Result<Summary, ClientError> {
     let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
-    let mut conversation = Conversation { connection, decoder, last_words, input, wish, granted: wish };
+    let mut conversation = Conversation {
+        connection,
+        decoder,
+        last_words,
+        input,
+        wish,
+        granted: wish,
+        arrived: Vec::new(),
+        frames: None,
+    };
     let result = conversation.run(request, presenter, interrupted).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -79,6 +90,9 @@ struct Conversation {
     /// The rate settings the user wants, and what is in force.
     wish: RateTerms,
     granted: RateTerms,
+    /// Datagrams that came between lines, and where they go once that stream is open.
+    arrived: Vec<u8>,
+    frames: Option<streams::Frames>,
 }
 
 impl Conversation {
@@ -102,19 +116,24 @@ impl Conversation {
         }
         self.granted = agreement.rate();
         let address = self.data_address(&agreement)?;
+        let allowed = streams::allowed(request, &agreement)?;
         presenter.start(&Start {
             session: agreement.session.clone(),
             direction: direction(request),
             host: request.host.clone(),
             user: request.user.clone(),
             address: address.to_string(),
-            carrier: Carrier::Udp,
+            carrier: allowed.first().map(Carrier::from).unwrap_or_default(),
         });
         presenter.set_rate(self.granted, self.input.is_some());
         let begun = Instant::now();
-        let running = Running::start(request, &agreement, &half, address)?;
-        let (ending, sent) = self.accompany(running, presenter, interrupted).await?;
-        Ok(summary(ending, sent, begun.elapsed()))
+        let https = Https::new(request, &agreement, self.connection.peer_address.ip().to_string())?;
+        if agreement.features.contains(&Feature::SshCarrier) {
+            self.decoder.take_frames();
+        }
+        let running = Running::start(request, &agreement, &half, (address, allowed))?;
+        let (ending, sent) = self.accompany(running, https, presenter, interrupted).await?;
+        Ok(Summary { carrier: presenter.carrier(), ..summary(ending, sent, begun.elapsed()) })
     }
 
     async fn say(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
@@ -127,6 +146,7 @@ impl Conversation {
             match self.decoder.poll_message() {
                 Ok(Some(message)) => return Ok(message),
                 Err(error) => tracing::warn!(%error, "a control line is ignored"),
+                Ok(None) if self.pass_frames().await => {}
                 Ok(None) => match self.connection.recv().await? {
                     ChannelEvent::Data(bytes) => self.decoder.handle_bytes(&bytes),
                     ChannelEvent::Stderr(bytes) => {
@@ -138,6 +158,26 @@ impl Conversation {
                 },
             }
         }
+    }
+
+    /// Hands on datagrams that came between lines. `true` if there were any. Dropping the future loses nothing.
+    async fn pass_frames(&mut self) -> bool {
+        if self.arrived.is_empty() {
+            self.arrived = self.decoder.drain_frames();
+        }
+        if self.arrived.is_empty() {
+            return false;
+        }
+        match &self.frames {
+            Some(frames) => {
+                if let Ok(place) = frames.reserve().await {
+                    place.send(std::mem::take(&mut self.arrived));
+                }
+                self.arrived.clear();
+            }
+            None => self.arrived.clear(),
+        }
+        true
     }
 
     /// Shows what the server wrote. The latest words wait: if the session ends with them, they belong to the error.
@@ -207,6 +247,7 @@ impl Conversation {
     async fn accompany(
         &mut self,
         mut running: Running,
+        https: Option<Https>,
         presenter: &mut Presenter,
         mut interrupted: watch::Receiver<bool>,
     ) -> Result<(Ending, Option<Outcome>), ClientError> {
@@ -230,6 +271,7 @@ impl Conversation {
                     listening = self.take_message(message, &mut running, &mut last_word, presenter);
                 }
                 Some(news) = running.news.recv() => presenter.news(&news),
+                Some(rung) = running.opens.recv() => self.open(rung, https.as_ref(), &running),
                 said = next_said(&mut input), if listening => match said {
                     Some(said) => self.act(said, presenter).await,
                     None => input = None,
@@ -239,6 +281,19 @@ impl Conversation {
                     running.tell(Command::Interrupt);
                 }
             }
+        }
+    }
+
+    /// Opens streams that the ladder wants.
+    fn open(&mut self, rung: Rung, https: Option<&Https>, running: &Running) {
+        let ears = streams::Ears { commands: running.commands.clone(), waker: running.waker.clone() };
+        match (rung, https) {
+            (Rung::Https, Some(https)) => https.open(ears),
+            (Rung::Ssh, _) => match streams::between_lines(&ears, self.connection.frame_writer()) {
+                Ok(frames) => self.frames = Some(frames),
+                Err(error) => running.tell(Command::StreamFailed(rung, error.to_string())),
+            },
+            _ => running.tell(Command::StreamFailed(rung, "the server has no such carrier".to_owned())),
         }
     }
 
@@ -366,6 +421,8 @@ struct Running {
     commands: mpsc::Sender<Command>,
     waker: Waker,
     news: tokio::sync::mpsc::Receiver<News>,
+    /// Kinds of streams that are wanted.
+    opens: tokio::sync::mpsc::UnboundedReceiver<Rung>,
     peer: SocketAddr,
     lost: Option<ClientError>,
 }
@@ -375,26 +432,47 @@ impl Running {
         request: &TransferRequest,
         agreement: &Agreement,
         half: &SecretHalf,
-        peer: SocketAddr,
+        (peer, allowed): (SocketAddr, Allowed),
     ) -> Result<Self, ClientError> {
         let cannot = |error: std::io::Error| {
             ClientError::trouble(Trouble::UdpPort, format!("cannot open a UDP socket to {peer}: {error}"))
         };
         let waker = Waker::new().map_err(cannot)?;
-        let mut carrier = UdpCarrier::connect(peer).map_err(cannot)?;
-        carrier.set_dscp(request.dscp.unwrap_or_default());
+        let mut carrier = None;
+        if allowed.udp {
+            match UdpCarrier::connect(peer) {
+                Ok(socket) => carrier = Some(socket),
+                Err(error) if allowed.https || allowed.ssh => tracing::info!(%error, "no UDP socket"),
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+        if let Some(carrier) = &mut carrier {
+            carrier.set_dscp(request.dscp.unwrap_or_default());
+        }
         let (commands, inbox) = mpsc::channel();
         let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
-        let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
-        let drive =
-            Drive { carrier, commands: inbox, waker: waker.clone(), udp_timeout: request.udp_timeout };
+        let socket_buffer = carrier.as_ref().map_or(0, UdpCarrier::receive_buffer);
+        let mut end = make_end(request, agreement, half, (peer, socket_buffer), clock, &waker)?;
+        let (wants, opens) = tokio::sync::mpsc::unbounded_channel();
+        let drive = Drive {
+            carrier,
+            ladder: Ladder::new(clock.now(), allowed),
+            streams: StreamSet::default(),
+            commands: inbox,
+            waker: waker.clone(),
+            udp_timeout: request.udp_timeout,
+        };
         let thread = tokio::task::spawn_blocking(move || {
             drive.run(clock, end.as_mut(), &mut |news| {
-                let _ = tell.try_send(news);
+                if let News::Open(rung) = news {
+                    let _ = wants.send(rung);
+                } else {
+                    let _ = tell.try_send(news);
+                }
             })
         });
-        Ok(Self { thread, commands, waker, news, peer, lost: None })
+        Ok(Self { thread, commands, waker, news, opens, peer, lost: None })
     }
 
     fn tell(&self, command: Command) {

@@ -15,8 +15,9 @@ use russh::{
     ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, SshId, cipher, compression, kex,
     mac,
 };
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::TransferRequest;
 use crate::dial::dial;
@@ -64,6 +65,8 @@ pub struct Connection {
     handle: Handle<Handler>,
     reader: ChannelReadHalf,
     writer: ChannelWriteHalf<Msg>,
+    /// Lines, and datagrams between them, are written whole.
+    turn: Arc<Mutex<()>>,
     ended: watch::Receiver<Option<String>>,
     host: String,
     port: u16,
@@ -72,6 +75,21 @@ pub struct Connection {
     closed: bool,
     /// Events that came while [`Connection::granted`] waited for something else.
     early: VecDeque<ChannelEvent>,
+}
+
+/// Writes datagrams between the lines of the control channel.
+pub(crate) struct FrameWriter {
+    turn: Arc<Mutex<()>>,
+    writer: Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
+}
+
+impl FrameWriter {
+    /// Writes bytes in one go, as fast as the server's window allows. `false` if the connection is gone.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
+        let _turn = self.turn.lock().await;
+        let mut writer = self.writer.lock().await;
+        writer.write_all(bytes).await.is_ok() && writer.flush().await.is_ok()
+    }
 }
 
 /// Connects, checks the host key, logs in, opens the control channel and asks for the subsystem.
@@ -86,8 +104,12 @@ pub async fn connect(
     let files = keys::read_all(&request.identities)?;
     let known_hosts = KnownHosts::new(request.host_keys.files.clone());
     let recorded = known_hosts.algorithms(&request.host_name, request.ssh_port)?;
-    let stream =
-        dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?;
+    let stream = match &request.plan.carrier.proxy {
+        Some(proxy) => through_proxy(request, proxy).await?,
+        None => {
+            dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?
+        }
+    };
     let peer_address = stream.peer_addr().map_err(|error| lost(request, error.to_string()))?;
     let local_address = stream.local_addr().map_err(|error| lost(request, error.to_string()))?;
     tracing::info!(host = request.host, %peer_address, "connected");
@@ -121,6 +143,7 @@ pub async fn connect(
         handle,
         reader,
         writer,
+        turn: Arc::default(),
         ended,
         host,
         port,
@@ -140,7 +163,10 @@ impl Connection {
         let mut ended = self.ended.clone();
         let mut heard = Vec::new();
         let sent = {
-            let writing = self.writer.data_bytes(bytes.to_vec());
+            let writing = async {
+                let _turn = self.turn.lock().await;
+                self.writer.data_bytes(bytes.to_vec()).await
+            };
             tokio::pin!(writing);
             loop {
                 tokio::select! {
@@ -165,6 +191,13 @@ impl Connection {
             self.early.extend(event);
         }
         if sent { Ok(()) } else { Err(self.lost()) }
+    }
+
+    /// A writer for datagrams between the lines.
+    #[must_use]
+    pub(crate) fn frame_writer(&self) -> FrameWriter {
+        let writer: Box<dyn AsyncWrite + Send + Unpin> = Box::new(Box::pin(self.writer.make_writer()));
+        FrameWriter { turn: Arc::clone(&self.turn), writer: Mutex::new(writer) }
     }
 
     /// The next event. Dropping the future loses nothing. It has to be called steadily: a channel that nobody reads
@@ -256,6 +289,18 @@ impl Connection {
             self.ended.borrow().clone().unwrap_or_else(|| "the server closed the connection".to_owned());
         ClientError::ConnectionLost { host: self.host.clone(), reason }
     }
+}
+
+/// SSH itself through the proxy that the user names for everything.
+async fn through_proxy(request: &TransferRequest, proxy: &str) -> Result<TcpStream, ClientError> {
+    let proxy = crate::streams::read_proxy(request, proxy)?;
+    let dialling = haul_http_fallback::dial::dial(&request.host_name, request.ssh_port, Some(&proxy));
+    let error = match tokio::time::timeout(HANDSHAKE_TIMEOUT, dialling).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the proxy does not answer within {} s", HANDSHAKE_TIMEOUT.as_secs()),
+    };
+    Err(lost(request, sanitize::text(&error)))
 }
 
 async fn handshake(

@@ -68,11 +68,11 @@ pub struct Proxy {
 pub struct BadProxy(&'static str);
 
 impl Proxy {
-    /// Reads `[http://][name[:password]@]host[:port]`.
+    /// Reads `[http://][name[:password]@]host[:port]`; the password may come apart.
     ///
     /// # Errors
     /// If it is of another form.
-    pub fn parse(text: &str) -> Result<Self, BadProxy> {
+    pub fn parse(text: &str, password: Option<&[u8]>) -> Result<Self, BadProxy> {
         let text = match text.split_once("://") {
             Some(("http", rest)) => rest,
             Some(_) => return Err(BadProxy("a proxy is named as http://[name:password@]host:port")),
@@ -91,7 +91,14 @@ impl Proxy {
         if host.is_empty() {
             return Err(BadProxy("the proxy has no host"));
         }
-        let authorization = login.map(|login| STANDARD.encode(decoded(login)));
+        let authorization = login.map(|login| {
+            let mut login = decoded(login);
+            if let Some(password) = password.filter(|_| !login.contains(&b':')) {
+                login.push(b':');
+                login.extend_from_slice(password);
+            }
+            STANDARD.encode(login)
+        });
         Ok(Self { host: host.to_owned(), port, authorization })
     }
 }
@@ -368,12 +375,14 @@ mod tests {
             ("http://me:se%40cret@p:1", "p", 1, Some("me:se@cret")),
         ];
         for (text, host, port, login) in cases {
-            let proxy = Proxy::parse(text).unwrap();
+            let proxy = Proxy::parse(text, None).unwrap();
             assert_eq!((proxy.host.as_str(), proxy.port), (host, port), "{text}");
             assert_eq!(proxy.authorization, login.map(|login| STANDARD.encode(login)), "{text}");
         }
+        let apart = Proxy::parse("http://me@p:1", Some(b"secret")).unwrap();
+        assert_eq!(apart, Proxy::parse("http://me:secret@p:1", None).unwrap());
         for text in ["socks5://p:1", "http://", "p:x", "http://u@:1"] {
-            assert!(Proxy::parse(text).is_err(), "{text}");
+            assert!(Proxy::parse(text, None).is_err(), "{text}");
         }
     }
 }

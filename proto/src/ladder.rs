@@ -18,6 +18,18 @@ pub enum Rung {
     Ssh,
 }
 
+impl Rung {
+    /// Its name in options, logs and statistics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Https => "https",
+            Self::Ssh => "ssh",
+        }
+    }
+}
+
 /// What may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowed {
@@ -62,6 +74,21 @@ pub enum Reason {
     StreamLost,
     /// UDP carries again.
     UdpBack,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chosen => f.write_str("it is the first choice"),
+            Self::UdpBlocked => f.write_str("nothing comes over UDP"),
+            Self::UdpRejected => f.write_str("UDP is rejected"),
+            Self::UdpSilent(silent) => {
+                write!(f, "UDP was working until {:.1} s ago", silent.as_secs_f64())
+            }
+            Self::StreamLost => f.write_str("the connections broke"),
+            Self::UdpBack => f.write_str("UDP works again"),
+        }
+    }
 }
 
 /// What the loop shall do.

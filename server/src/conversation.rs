@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -16,7 +17,7 @@ use haul_io::disk::{
     DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
     resolve_destination,
 };
-use haul_io::drive::{Clock, Drive, End};
+use haul_io::drive::{Clock, Drive, End, StreamSet};
 use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
 use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choose};
 use haul_proto::control::{
@@ -33,6 +34,7 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
+use crate::carriers;
 use crate::error::ServerError;
 use crate::policy::SessionPolicy;
 use crate::shares::lease::{Lease, LeaseError};
@@ -49,7 +51,13 @@ const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
 const UDP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Holds the conversation to its end.
-pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease: Option<Lease>) -> ExitCode {
+pub(crate) fn hold(
+    policy: &SessionPolicy,
+    mut input: File,
+    output: File,
+    lease: Option<Lease>,
+    door: Option<UnixDatagram>,
+) -> ExitCode {
     let speaker = Speaker::new(output);
     let mut decoder = LineDecoder::default();
     let message = match first_message(&mut input, &mut decoder) {
@@ -66,7 +74,7 @@ pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease:
         Err(refusal) => return refuse(&speaker, refusal),
     };
     match prepare(policy, &offer, named, lease) {
-        Ok(prepared) => prepared.run(speaker, input, decoder),
+        Ok(prepared) => Prepared { door, ..prepared }.run(speaker, input, decoder),
         Err(refusal) => refuse(&speaker, refusal),
     }
 }
@@ -174,6 +182,8 @@ struct Prepared {
     agreement: Agreement,
     secret: SessionSecret,
     carrier: UdpCarrier,
+    /// Connections of HTTPS come here.
+    door: Option<UnixDatagram>,
     disk: Disk,
     terms: Terms,
     lease: Option<Lease>,
@@ -212,7 +222,7 @@ fn prepare(
     carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
-    Ok(Prepared { agreement, secret, carrier, disk, terms, lease, proven, challenge_key })
+    Ok(Prepared { agreement, secret, carrier, door: None, disk, terms, lease, proven, challenge_key })
 }
 
 fn no_share(error: LeaseError) -> Refusal {
@@ -333,6 +343,8 @@ fn make_agreement(
         secret: half.clone(),
         udp: UdpEndpoint { port, addresses: Vec::new() },
         ceiling,
+        without: policy.https.is_none().then_some(Feature::HttpsCarrier).into_iter().collect(),
+        https: policy.https.clone(),
         dscp: policy.dscp,
     };
     let agreement = agree(offer, chosen, grant);
@@ -360,18 +372,31 @@ impl Prepared {
         };
         let (tell, commands) = mpsc::channel();
         let (heard, inbox) = mpsc::sync_channel(WAITING);
-        listen(
-            input,
-            decoder,
-            signals,
-            Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone() },
-        );
+        if let Some(door) = self.door.filter(|_| self.agreement.https.is_some()) {
+            carriers::take_handed(door, tell.clone(), waker.clone());
+        }
+        let frames = match features.contains(&Feature::SshCarrier) {
+            true => match carriers::between_lines(speaker.clone(), &tell, &waker) {
+                Ok(frames) => Some(frames),
+                Err(error) => return refuse(&speaker, refusal(Trouble::Internal, error.to_string(), "")),
+            },
+            false => None,
+        };
+        let ears = Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone(), frames };
+        listen(input, decoder, signals, ears);
         info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, "agreed");
         speaker.say(&ServerMessage::Agreement(Box::new(self.agreement)));
         let (terms, lease) = (self.terms, self.lease);
         Keeper { terms, lease, speaker: speaker.clone(), commands: tell, waker: waker.clone() }
             .start(&heard, inbox);
-        let drive = Drive { carrier: self.carrier, commands, waker: waker.clone(), udp_timeout: UDP_TIMEOUT };
+        let drive = Drive {
+            carrier: Some(self.carrier),
+            ladder: None,
+            streams: StreamSet::default(),
+            commands,
+            waker: waker.clone(),
+            udp_timeout: UDP_TIMEOUT,
+        };
         let wake = move || waker.wake();
         let result = match self.disk {
             Disk::Read(docroot, items, options) => {
@@ -406,7 +431,8 @@ fn receive(
     sink: Result<Sink, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
-    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features };
+    let socket_buffer = drive.carrier.as_ref().map_or(0, UdpCarrier::receive_buffer);
+    let config = ReceiverConfig { link, socket_buffer, features };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end, heard)
 }
@@ -418,9 +444,11 @@ fn drive_to_end(
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
     let mut observe = |news| {
-        if let News::Progress(snapshot) = news {
+        match news {
             // Not waited for: another comes soon.
-            let _ = heard.try_send(Heard::Progress(Instant::now(), snapshot));
+            News::Progress(snapshot) => drop(heard.try_send(Heard::Progress(Instant::now(), snapshot))),
+            News::Carrier(rung, _) => info!(carrier = rung.name(), "the client is heard on"),
+            News::Sample(_) | News::Open(_) => {}
         }
     };
     drive.run(clock, end, &mut observe).map(|Ending { outcome, snapshot }| {
@@ -456,11 +484,16 @@ fn block_stop_signals() -> SigSet {
     signals
 }
 
+/// Bytes taken from the control channel at once.
+const LISTEN_BYTES: usize = 64 << 10;
+
 /// Where what the client says goes.
 struct Ears {
     commands: mpsc::Sender<Command>,
     heard: mpsc::SyncSender<Heard>,
     waker: Waker,
+    /// Where datagrams between the lines go, if that was agreed on.
+    frames: Option<UnixStream>,
 }
 
 /// Lines that are no message: told once in a while, so that a client cannot fill the log, and taken slowly.
@@ -489,7 +522,10 @@ impl Noise {
 /// Reads the rest of the conversation on a thread of its own, which ends with the process. What is no message is
 /// passed over: noise in the channel must not end a transfer that goes well.
 fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears) {
-    let Ears { commands, heard, waker } = ears;
+    let Ears { commands, heard, waker, frames } = ears;
+    if frames.is_some() {
+        decoder.take_frames();
+    }
     let (stop, wake) = (commands.clone(), waker.clone());
     thread::spawn(move || {
         if signals.wait().is_ok() {
@@ -499,7 +535,7 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
         }
     });
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; LISTEN_BYTES];
         let mut noise = Noise::default();
         let last = loop {
             match decoder.poll_message() {
@@ -511,10 +547,13 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
                 Ok(Some(ClientMessage::Offer(_))) => noise.on_line("a second offer"),
                 Ok(Some(ClientMessage::Sources(_))) => noise.on_line("sources after the agreement"),
                 Err(error) => noise.on_line(&error.to_string()),
-                Ok(None) => match input.read(&mut buffer) {
-                    Ok(0) | Err(_) => break Command::PeerGone,
-                    Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
-                },
+                Ok(None) => {
+                    carriers::pass_frames(frames.as_ref(), &decoder.drain_frames());
+                    match input.read(&mut buffer) {
+                        Ok(0) | Err(_) => break Command::PeerGone,
+                        Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
+                    }
+                }
             }
         };
         // The transfer may have ended by itself meanwhile.

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use haul_proto::control::{HttpsEndpoint, SecretHalf};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use tokio::sync::watch;
 
 use crate::admission::{Admission, Ending, NotAdmitted};
 use crate::config::{Config, UserEntry};
+use crate::doors::Doors;
 use crate::shares::broker::Broker;
 
 /// How the front works, apart from what an operator sets.
@@ -33,6 +35,13 @@ impl Default for Options {
     }
 }
 
+/// How clients reach HTTPS, and what it shows.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpsFace {
+    pub(crate) port: u16,
+    pub(crate) fingerprint: [u8; 32],
+}
+
 /// The shared state.
 pub(crate) struct Front {
     pub(crate) config: Config,
@@ -40,6 +49,9 @@ pub(crate) struct Front {
     pub(crate) ssh: Arc<russh::server::Config>,
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
+    /// Where connections of HTTPS find their sessions.
+    pub(crate) doors: Arc<Doors>,
+    https: Option<HttpsFace>,
     admission: Mutex<Admission>,
     /// Connections of HTTPS are counted apart, so that neither door can be blocked by a crowd at the other. Penalties
     /// are common, and kept in the one for SSH.
@@ -48,11 +60,30 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        options: Options,
+        ssh: russh::server::Config,
+        https: Option<HttpsFace>,
+    ) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
         let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
-        Self { config, options, ssh: Arc::new(ssh), broker, admission, https_admission, random }
+        let doors = Arc::default();
+        Self { config, options, ssh: Arc::new(ssh), broker, doors, https, admission, https_admission, random }
+    }
+
+    /// What a new session tells its client about TLS connections; none if there can be none.
+    pub(crate) fn https_endpoint(&self) -> Option<HttpsEndpoint> {
+        let face = self.https.as_ref()?;
+        let mut token = [0; 32];
+        self.random.fill(&mut token).ok()?;
+        Some(HttpsEndpoint {
+            port: face.port,
+            certificate_sha256: SecretHalf::new(face.fingerprint),
+            token: SecretHalf::new(token),
+            proxy: self.config.https.public.clone(),
+        })
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
+use haul_http_fallback::carrier;
 use haul_http_fallback::identity::Identity;
 use haul_http_fallback::listen::{self, Gate, Place, Service};
 use nix::sys::utsname::uname;
@@ -17,8 +18,9 @@ use tracing::{info, warn};
 
 use crate::admission::Ending;
 use crate::config::{Config, HttpsConfig};
+use crate::doors::Doors;
 use crate::error::ServerError;
-use crate::front::Front;
+use crate::front::{Front, HttpsFace};
 use crate::{listener, private_file};
 
 /// Its name in the state directory: certificate and key that the server has made for itself.
@@ -55,9 +57,17 @@ impl Https {
         Ok(Self { listeners, plain_listeners, identity })
     }
 
+    /// What clients are told about it: the first address that is not for this machine alone, else the first.
+    pub(crate) fn face(&self) -> Option<HttpsFace> {
+        let addresses = || self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+        let open = addresses().find(|address| !address.ip().is_loopback());
+        let port = open.or_else(|| addresses().next())?.port();
+        Some(HttpsFace { port, fingerprint: *self.identity.as_ref()?.fingerprint() })
+    }
+
     /// Serves until `shutdown` turns true.
     pub(crate) async fn run(self, front: Arc<Front>, shutdown: watch::Receiver<bool>) {
-        let router = router();
+        let router = router(&front);
         let gate: Arc<dyn Gate> = Arc::new(FrontGate(front));
         let mut loops = JoinSet::new();
         let all = self.listeners.into_iter().map(|listener| (listener, self.identity.clone()));
@@ -70,8 +80,9 @@ impl Https {
 }
 
 /// All that can be asked for. What is not there is answered with 404 by the router itself.
-fn router() -> Router {
-    Router::new()
+fn router(front: &Front) -> Router {
+    let doors: Arc<Doors> = Arc::clone(&front.doors);
+    carrier::router(doors)
 }
 
 /// Opens every address. One that nobody asked for is left out if it cannot be had.

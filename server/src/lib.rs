@@ -7,11 +7,13 @@
 mod admission;
 mod auth;
 mod authorized_keys;
+mod carriers;
 pub mod cli;
 pub mod config;
 mod conversation;
 mod deadline;
 mod demo;
+mod doors;
 pub mod error;
 mod front;
 pub mod host_key;

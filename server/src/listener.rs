@@ -71,7 +71,7 @@ pub async fn run(
     options: Options,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key)));
+    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key), https.face()));
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();
@@ -203,7 +203,7 @@ async fn serve_sessions(
             start = queue.recv() => match start {
                 Some(start) => {
                     let program = &front.options.worker_program;
-                    worker::serve(start, program, &front.broker, workers_shutdown.clone()).await;
+                    worker::serve(start, program, front, workers_shutdown.clone()).await;
                 }
                 None => return,
             }

@@ -409,8 +409,8 @@ impl Drive {
 
     fn take_from_streams(&mut self, clock: Clock, end: &mut dyn End) -> Result<bool, DriveError> {
         let StreamSet { streams, lost, heard_on, .. } = &mut self.streams;
-        let before = end.link().stats().received;
         let more = streams.receive(lost, |kind, datagram| {
+            let before = end.link().stats().received;
             end.handle_stream_datagram(clock.now(), datagram)?;
             if end.link().stats().received > before {
                 *heard_on = kind;

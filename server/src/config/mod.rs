@@ -58,6 +58,8 @@ pub struct HttpsConfig {
     pub listen: Vec<SocketAddr>,
     /// Addresses without TLS.
     pub plain_listen: Vec<SocketAddr>,
+    /// The proxy that clients reach instead.
+    pub public: Option<String>,
     /// Certificate and key; none makes them.
     pub files: Option<(PathBuf, PathBuf)>,
 }
@@ -258,6 +260,10 @@ fn https(table: &FilledTable) -> HttpsConfig {
     HttpsConfig {
         listen: addresses(table, "listen"),
         plain_listen: addresses(table, "plain_listen"),
+        public: match table.cell("public").map(|cell| &cell.value) {
+            Some(Value::Name(name)) => Some(name.clone()),
+            _ => None,
+        },
         files: file("certificate").zip(file("key")),
     }
 }
