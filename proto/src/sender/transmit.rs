@@ -25,7 +25,9 @@ impl Sender {
         self.limiter = (Limiter::Network, now);
         let transmit = self.poll_next(now, buffer);
         if transmit.is_some() {
-            self.limiter.0 = Limiter::SenderCpu;
+            // A stream that takes no more is the network, as long as it does.
+            let streaming = self.link.way() == Way::Stream;
+            self.limiter.0 = if streaming { Limiter::Network } else { Limiter::SenderCpu };
         }
         transmit
     }
