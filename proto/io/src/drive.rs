@@ -417,12 +417,15 @@ impl Drive {
             }
             Ok::<(), DriveError>(())
         })?;
-        for Lost { number, kind } in std::mem::take(lost) {
+        let lost = std::mem::take(lost);
+        for Lost { number, kind } in &lost {
             tracing::debug!(stream = number, ?kind, "a stream is gone");
-            end.on_path_lost(Path::Stream(number));
-            if streams.count(kind) == 0
-                && let Some(ladder) = &mut self.ladder
-            {
+            end.on_path_lost(Path::Stream(*number));
+        }
+        // Told once, however many have gone together.
+        for kind in [Rung::Https, Rung::Ssh] {
+            let gone = lost.iter().any(|lost| lost.kind == kind) && streams.count(kind) == 0;
+            if let Some(ladder) = self.ladder.as_mut().filter(|_| gone) {
                 ladder.on_failed(clock.now(), kind);
             }
         }
@@ -537,6 +540,9 @@ impl Drive {
     }
 
     fn reasons(&self) -> String {
+        if self.streams.failures.is_empty() {
+            return "the connections broke".to_owned();
+        }
         self.streams.failures.join("; ")
     }
 
