@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod disk;
 pub mod dscp;
 mod error;
+pub mod journal;
 pub mod ladder;
 pub mod layout;
 pub mod link;
@@ -36,6 +37,7 @@ mod rtt;
 pub mod sender;
 pub mod stats;
 pub mod units;
+pub mod verdict;
 pub mod wire;
 
 pub use error::Error;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::constants::REORDER_MIN;
+use crate::constants::{OUTAGE_MIN, OUTAGE_PACKETS, REORDER_MIN};
 use crate::link::Way;
 use crate::rtt::Rtt;
 use crate::wire::packet::Object;
@@ -107,6 +107,8 @@ pub(crate) struct Outcomes {
     pub lost_bytes: u64,
     /// Largest datagram that was lost on UDP.
     pub lost_size: u16,
+    /// Of `lost_packets`, those of outages: times in which nothing at all passed.
+    pub outage_packets: u64,
     /// A round-trip time, if the newest arrival was news.
     pub rtt: Option<Duration>,
 }
@@ -334,6 +336,7 @@ impl Ledger {
                 continue;
             }
             let span = self.span(&range);
+            let outage = self.is_outage(&span);
             let first = self.base + span.start as u64;
             for (number, sent) in (first..).zip(self.sent.range_mut(span)) {
                 let lost = match sent.path {
@@ -353,6 +356,7 @@ impl Ledger {
                     continue;
                 }
                 outcomes.lost_packets += 1;
+                outcomes.outage_packets += u64::from(outage);
                 outcomes.lost_bytes += u64::from(sent.size);
                 if sent.path == Path::Udp {
                     outcomes.lost_size = outcomes.lost_size.max(sent.size);
@@ -362,6 +366,15 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Whether a gap between arrivals is too long for a queue that overflows: such a queue still lets pass what the link
+    /// carries, so some packets of any few batches arrive. Where none does, the link itself was away.
+    fn is_outage(&self, gap: &Range<usize>) -> bool {
+        let sent = |index: usize| self.sent.get(index).map(|sent| sent.at);
+        let (first, last) = (sent(gap.start), gap.end.checked_sub(1).and_then(sent));
+        let lasted = first.zip(last).map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first));
+        gap.len() >= OUTAGE_PACKETS && lasted >= OUTAGE_MIN
     }
 
     /// Packets below what a report can still tell, told of by none, are taken as lost after a long while.
@@ -488,6 +501,26 @@ mod tests {
         let gap = report(0, &[8, 1, 1]);
         assert!(ledger.on_report(ms(110), &gap, &rtt, ms(5), Way::Udp).unwrap().lost.is_empty());
         assert_eq!(ledger.on_report(ms(400), &gap, &rtt, ms(5), Way::Udp).unwrap().lost, [piece(8)]);
+    }
+
+    #[test]
+    fn a_time_in_which_nothing_passes_is_an_outage_and_scattered_loss_is_none() {
+        let (mut whole, rtt) = ledger();
+        for number in 10..30 {
+            whole.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148, Path::Udp);
+        }
+        let outcomes = whole.on_report(ms(130), &report(0, &[1, 10, 19]), &rtt, ms(5), Way::Udp).unwrap();
+        assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (10, 10));
+        for (n, (gap, apart)) in [(7, 1), (10, 0)].into_iter().enumerate() {
+            let mut ledger = Ledger::default();
+            for number in 0..30 {
+                ledger.on_sent(number, ms(number * apart), Cargo::Piece(piece(number)), 148, Path::Udp);
+            }
+            ledger.on_sent(30, ms(40), Cargo::Piece(piece(30)), 148, Path::Udp);
+            let outcomes =
+                ledger.on_report(ms(140), &report(0, &[1, gap, 30 - gap]), &rtt, ms(5), Way::Udp).unwrap();
+            assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (gap, 0), "row {n}");
+        }
     }
 
     #[test]

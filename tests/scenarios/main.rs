@@ -9,13 +9,17 @@
 
 mod carriers;
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod kill;
+mod logins;
 mod openssh;
 mod rates;
 mod refusals;
+mod resume;
 mod send_errors;
 mod stats;
 mod transfer;

@@ -12,6 +12,6 @@ pub mod handover;
 pub mod streams;
 mod waker;
 
-pub use drive::{Command, DriveError, Ending, News};
+pub use drive::{Command, DriveError, Ending, News, Outlet};
 pub use ends::{ReceiveEnd, SendEnd};
 pub use waker::Waker;

@@ -38,6 +38,8 @@ pub struct Grant {
     pub https: Option<HttpsEndpoint>,
     /// What the server sends carries this, whatever the client asks for.
     pub dscp: Option<Dscp>,
+    /// The receiver will say what it needs of each file.
+    pub verdicts: bool,
 }
 
 /// Whether the client speaks this crate's version.
@@ -99,6 +101,8 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
         "a minimum rate"
     } else if agreement.policy != offer.policy && agreement.policy != RatePolicy::Fair {
         "a rate policy"
+    } else if agreement.verdicts && !offer.verdicts {
+        "verdicts"
     } else if agreement.session.len() != 16 || !agreement.session.bytes().all(|byte| byte.is_ascii_hexdigit())
     {
         "a session name"
@@ -146,6 +150,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         min_rate,
         dscp,
         https: grant.https.filter(|_| features.contains(&Feature::HttpsCarrier)),
+        verdicts: grant.verdicts && offer.verdicts,
         features,
         changes,
         secret: grant.secret,
@@ -154,7 +159,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Digest, Direction};
+    use super::super::message::{Digest, Direction, Overwrite, ResumeCheck};
     use super::*;
 
     fn offer() -> Offer {
@@ -174,6 +179,10 @@ mod tests {
             digest: Digest::Blake3,
             udp_port: None,
             dscp: None,
+            overwrite: Overwrite::default(),
+            resume: ResumeCheck::default(),
+            verdicts: false,
+            names: Vec::new(),
             features: Vec::new(),
             selection: None,
             secret: SecretHalf::new([1; 32]),
@@ -191,6 +200,7 @@ mod tests {
             without: Vec::new(),
             https: None,
             dscp: None,
+            verdicts: false,
         }
     }
 

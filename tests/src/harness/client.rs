@@ -24,6 +24,11 @@ const USUAL_LIMIT: Duration = Duration::from_secs(60);
 const FOREIGN_ENVIRONMENT: &[&str] = &[
     "SSH_AUTH_SOCK",
     "ASPERA_SCP_PASS",
+    "ASPERA_SCP_KEY",
+    "HAUL_KEY",
+    "HAUL_PASSPHRASE",
+    "HAUL_PASSWORD",
+    "HAUL_SSH_COMMAND",
     "http_proxy",
     "https_proxy",
     "HTTP_PROXY",
