@@ -19,6 +19,7 @@ use crate::config::{Config, UserEntry};
 use crate::doors::Doors;
 use crate::password::Passwords;
 use crate::shares::broker::Broker;
+use crate::web::site::Web;
 
 /// How the front works, apart from what an operator sets.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub(crate) struct Front {
     /// Where connections of HTTPS find their sessions.
     pub(crate) doors: Arc<Doors>,
     https: Option<HttpsFace>,
+    /// What the pages for browsers keep.
+    pub(crate) web: Web,
     /// Whose certificates count, and what is revoked.
     pub(crate) trust: Arc<Trust>,
     /// None if no user has a password: then there is no such way in.
@@ -72,6 +75,7 @@ impl Front {
         config: Config,
         options: Options,
         ssh: russh::server::Config,
+        web: Web,
         https: Option<HttpsFace>,
     ) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
@@ -88,6 +92,7 @@ impl Front {
             broker,
             doors,
             https,
+            web,
             trust,
             passwords,
             admission,

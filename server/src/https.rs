@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use axum::Router;
 use haul_http_fallback::carrier;
 use haul_http_fallback::identity::Identity;
 use haul_http_fallback::listen::{self, Gate, Place, Service};
@@ -21,6 +20,7 @@ use crate::config::{Config, HttpsConfig};
 use crate::doors::Doors;
 use crate::error::ServerError;
 use crate::front::{Front, HttpsFace};
+use crate::web::site;
 use crate::{listener, private_file};
 
 /// Its name in the state directory: certificate and key that the server has made for itself.
@@ -67,7 +67,8 @@ impl Https {
 
     /// Serves until `shutdown` turns true.
     pub(crate) async fn run(self, front: Arc<Front>, shutdown: watch::Receiver<bool>) {
-        let router = router(&front);
+        let doors: Arc<Doors> = Arc::clone(&front.doors);
+        let router = site::router(Arc::clone(&front)).merge(carrier::router(doors));
         let gate: Arc<dyn Gate> = Arc::new(FrontGate(front));
         let mut loops = JoinSet::new();
         let all = self.listeners.into_iter().map(|listener| (listener, self.identity.clone()));
@@ -77,12 +78,6 @@ impl Https {
         }
         while loops.join_next().await.is_some() {}
     }
-}
-
-/// All that can be asked for. What is not there is answered with 404 by the router itself.
-fn router(front: &Front) -> Router {
-    let doors: Arc<Doors> = Arc::clone(&front.doors);
-    carrier::router(doors)
 }
 
 /// Opens every address. One that nobody asked for is left out if it cannot be had.

@@ -40,6 +40,8 @@ pub struct Grant {
     pub dscp: Option<Dscp>,
     /// The receiver will say what it needs of each file.
     pub verdicts: bool,
+    /// The single source gets the destination's name.
+    pub renamed: bool,
 }
 
 /// Whether the client speaks this crate's version.
@@ -151,6 +153,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         dscp,
         https: grant.https.filter(|_| features.contains(&Feature::HttpsCarrier)),
         verdicts: grant.verdicts && offer.verdicts,
+        renamed: grant.renamed,
         features,
         changes,
         secret: grant.secret,
@@ -182,6 +185,7 @@ mod tests {
             overwrite: Overwrite::default(),
             resume: ResumeCheck::default(),
             verdicts: false,
+            renamed: false,
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
@@ -201,6 +205,7 @@ mod tests {
             https: None,
             dscp: None,
             verdicts: false,
+            renamed: false,
         }
     }
 
