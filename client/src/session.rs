@@ -468,6 +468,13 @@ fn client_error(error: DriveError, peer: SocketAddr) -> ClientError {
         DriveError::UdpSilent { waited, rejected, local, .. } => {
             error::udp_silent(peer, waited, rejected, local)
         }
+        DriveError::NoCarrier(_) => ClientError::Trouble {
+            trouble: error.trouble(),
+            message: error.to_string(),
+            remedy: "let UDP, or the TCP port of the server's HTTPS, pass in the firewalls; name a --proxy if there is \
+                     one; --carrier ssh needs the SSH connection only"
+                .to_owned(),
+        },
         DriveError::Cancelled(cancel) => cancel.into(),
         DriveError::Interrupted => ClientError::Interrupted,
         error => ClientError::trouble(error.trouble(), error.to_string()),

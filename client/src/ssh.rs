@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use haul_proto::control::Trouble;
 use russh::client::{Config, Handle, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{
@@ -346,7 +347,11 @@ async fn through_proxy(request: &TransferRequest, proxy: &str) -> Result<TcpStre
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("the proxy does not answer within {} s", HANDSHAKE_TIMEOUT.as_secs()),
     };
-    Err(lost(request, sanitize::text(&error)))
+    Err(ClientError::Trouble {
+        trouble: Trouble::PeerLost,
+        message: sanitize::text(&error),
+        remedy: "check --proxy; its password may come from HAUL_PROXY_PASSWORD".to_owned(),
+    })
 }
 
 async fn handshake(

@@ -72,6 +72,8 @@ pub enum Reason {
     UdpSilent(Duration),
     /// The streams in use broke.
     StreamLost,
+    /// TLS connections could be opened after all.
+    HttpsOpen,
     /// UDP carries again.
     UdpBack,
 }
@@ -86,6 +88,7 @@ impl std::fmt::Display for Reason {
                 write!(f, "UDP was working until {:.1} s ago", silent.as_secs_f64())
             }
             Self::StreamLost => f.write_str("the connections broke"),
+            Self::HttpsOpen => f.write_str("TLS connections are open after all"),
             Self::UdpBack => f.write_str("UDP works again"),
         }
     }
@@ -134,6 +137,10 @@ const PROBES: u32 = 6;
 const PROBE_INTERVAL: Duration = Duration::from_millis(150);
 const ANSWERS: u32 = 3;
 
+/// Streams that are being opened for so long, and two round trips, are not waited for if there is another kind: a port
+/// that swallows everything answers nothing.
+const OPENING_PATIENCE: Duration = Duration::from_millis(1500);
+
 /// Failed attempts to open streams of one kind after which it is left alone.
 const MAX_FAILURES: u32 = 3;
 
@@ -149,6 +156,8 @@ struct Kind {
     state: Streams,
     failures: u32,
     retry_at: Duration,
+    /// When the last opening began.
+    since: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +186,7 @@ impl Ladder {
     /// A client that starts now on the best carrier that is allowed; none if nothing is.
     #[must_use]
     pub fn new(now: Duration, allowed: Allowed) -> Option<Self> {
-        let closed = Kind { state: Streams::Closed, failures: 0, retry_at: now };
+        let closed = Kind { state: Streams::Closed, failures: 0, retry_at: now, since: now };
         Some(Self {
             allowed,
             started: now,
@@ -258,26 +267,27 @@ impl Ladder {
                     (rejected || waited > HEAD_START, rejected || waited > FIRST_PATIENCE, reason)
                 }
             };
-        if alert { self.climb_down(now, verdict, reason) } else { None }
+        if alert { self.climb_down(now, rtt, verdict, reason) } else { None }
     }
 
     /// Opens streams, the better kind first; takes them once it is time.
-    fn climb_down(&mut self, now: Duration, take: bool, reason: Reason) -> Option<Step> {
+    fn climb_down(&mut self, now: Duration, rtt: Duration, take: bool, reason: Reason) -> Option<Step> {
         for rung in [Rung::Https, Rung::Ssh] {
             if !self.allowed.has(rung) {
                 continue;
             }
-            let ssh = self.allowed.ssh;
+            let (ssh, patience) = (self.allowed.ssh, OPENING_PATIENCE + rtt * 2);
             let Some(kind) = self.kind(rung) else { continue };
             match kind.state {
                 Streams::Open => return take.then(|| self.take(now, rung, reason)),
+                Streams::Opening if rung == Rung::Https && ssh && now > kind.since + patience => {}
                 Streams::Opening => return None,
                 Streams::Closed if kind.failures >= MAX_FAILURES => {}
                 // The first failure counts: whoever blocks UDP and this port will not change his mind in a second.
                 Streams::Closed if kind.failures > 0 && rung == Rung::Https && ssh => {}
                 Streams::Closed if now < kind.retry_at => return None,
                 Streams::Closed => {
-                    kind.state = Streams::Opening;
+                    (kind.state, kind.since) = (Streams::Opening, now);
                     return Some(Step::Open(rung));
                 }
             }
@@ -303,12 +313,16 @@ impl Ladder {
             && kind.state != Streams::Open
         {
             if kind.state == Streams::Closed && kind.failures < MAX_FAILURES && now >= kind.retry_at {
-                kind.state = Streams::Opening;
+                (kind.state, kind.since) = (Streams::Opening, now);
                 return Some(Step::Open(rung));
             }
             if kind.failures > 0 && rung == Rung::Https {
-                return self.climb_down(now, true, Reason::StreamLost);
+                let rtt = view.rtt.unwrap_or_default();
+                return self.climb_down(now, rtt, true, Reason::StreamLost);
             }
+        }
+        if rung == Rung::Ssh && self.https.state == Streams::Open {
+            return Some(self.take(now, Rung::Https, Reason::HttpsOpen));
         }
         if !self.allowed.udp {
             return None;
@@ -441,6 +455,33 @@ mod tests {
         }
         assert_eq!(steps.first(), Some(&(260, Step::Open(Rung::Https))));
         assert!(steps.contains(&(510, Step::Take(Rung::Ssh, Reason::UdpBlocked))), "{steps:?}");
+    }
+
+    #[test]
+    fn a_port_that_swallows_everything_is_not_waited_for_but_taken_when_it_opens_after_all() {
+        let mut ladder = Ladder::new(ms(0), ALL).unwrap();
+        let mut steps = Vec::new();
+        for at in (0..5000).step_by(10) {
+            if at == 4000 {
+                ladder.on_open(Rung::Https);
+            }
+            while let Some(step) = ladder.poll(ms(at), &DEAF) {
+                if step == Step::Open(Rung::Ssh) {
+                    ladder.on_open(Rung::Ssh);
+                }
+                steps.push((at, step));
+            }
+        }
+        steps.retain(|(_, step)| *step != Step::Probe);
+        assert_eq!(
+            steps,
+            [
+                (260, Step::Open(Rung::Https)),
+                (1970, Step::Open(Rung::Ssh)),
+                (1970, Step::Take(Rung::Ssh, Reason::UdpBlocked)),
+                (4000, Step::Take(Rung::Https, Reason::HttpsOpen)),
+            ]
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod identities;
 mod kill;
 mod logins;
 mod openssh;
+mod proxies;
 mod rates;
 mod refusals;
 mod resume;

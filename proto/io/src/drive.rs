@@ -492,8 +492,10 @@ impl Drive {
                     {
                         ladder.on_failed(now, kind);
                     }
-                    self.streams.failures.truncate(MAX_FAILURES - 1);
-                    self.streams.failures.insert(0, reason);
+                    if !self.streams.failures.contains(&reason) {
+                        self.streams.failures.truncate(MAX_FAILURES - 1);
+                        self.streams.failures.insert(0, reason);
+                    }
                     continue;
                 }
                 Ok(Command::Verdicts(line)) => {
