@@ -194,6 +194,7 @@ fn policy(user: &UserEntry) -> Result<SessionPolicy, PolicyError> {
         max_session_rate: None,
         leased: false,
         dscp: None,
+        https: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: None,
         account: user.account.clone().map(|name| Account { name }),
