@@ -7,6 +7,7 @@
     reason = "tests: a broken assumption must fail loudly; the lints know #[test] functions, not their helpers"
 )]
 
+mod after;
 mod carriers;
 mod emulator;
 mod file_crypt;
@@ -14,6 +15,7 @@ mod graph;
 mod hostile;
 mod https;
 mod identities;
+mod json;
 mod kill;
 mod logins;
 mod openssh;
@@ -22,7 +24,9 @@ mod rates;
 mod refusals;
 mod resume;
 mod retry;
+mod selection;
 mod send_errors;
+mod sparse;
 mod stats;
 mod transfer;
 mod wan;

@@ -25,6 +25,8 @@ pub enum Feature {
     Selection,
     /// LINK records.
     Links,
+    /// The receiver tells which files it has stored, and the offer's `after` is heeded.
+    Stored,
     /// The same datagrams on TLS connections.
     HttpsCarrier,
     /// The same datagrams between the lines of the control conversation.
@@ -33,7 +35,8 @@ pub enum Feature {
 
 impl Feature {
     /// All that this crate knows.
-    pub const ALL: [Self; 4] = [Self::Selection, Self::Links, Self::HttpsCarrier, Self::SshCarrier];
+    pub const ALL: [Self; 5] =
+        [Self::Selection, Self::Links, Self::Stored, Self::HttpsCarrier, Self::SshCarrier];
 
     /// What both know of `offered`.
     #[must_use]
