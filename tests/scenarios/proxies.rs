@@ -80,8 +80,11 @@ fn everything_goes_through_a_proxy_that_wants_a_password() {
         assert_same(&pair.from(way).join("file"), &pair.to(way).join("arrived"));
     }
     assert_eq!((proxy.asked(pair.server.port()), proxy.asked(pair.server.https_port())), (2, 8));
-    let wrong =
-        pair.copy(Way::Up, &["file"], "x").args(["--proxy", &format!("http://me:no@{}", proxy.address)]);
+    let wrong = pair.copy(Way::Up, &["file"], "x").args([
+        "--no-retry",
+        "--proxy",
+        &format!("http://me:no@{}", proxy.address),
+    ]);
     let outcome = wrong.run();
     assert!(outcome.code() != Some(0) && outcome.story().contains("407"), "{}", outcome.story());
     assert!(outcome.story().contains("HAUL_PROXY_PASSWORD"), "{}", outcome.story());
@@ -159,7 +162,12 @@ fn a_server_behind_nginx_is_reached_by_the_name_and_certificate_of_nginx() {
         let trusting = pair.copy(way, &["file"], "arrived").args(options).env("SSL_CERT_FILE", at("ca.pem"));
         trusting.run().assert_success();
         assert_same(&pair.from(way).join("file"), &pair.to(way).join("arrived"));
-        let outcome = pair.copy(way, &["file"], "no").args(options).env("SSL_CERT_FILE", at("pem")).run();
+        let outcome = pair
+            .copy(way, &["file"], "no")
+            .args(options)
+            .arg("--no-retry")
+            .env("SSL_CERT_FILE", at("pem"))
+            .run();
         assert!(outcome.code() != Some(0) && outcome.story().contains("certificate"), "{}", outcome.story());
     }
 }
