@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+mod ascp_errors;
+mod ascp_output;
 pub mod cli;
 pub mod config;
 mod dial;
@@ -68,6 +70,7 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let mut presenter = Presenter::new(&request.presentation);
+    presenter.set_label(&request.plan.label());
     let result = run(&request, &mut presenter);
     conclude(&mut presenter, result)
 }
@@ -202,11 +205,18 @@ fn conclude(presenter: &mut Presenter, result: Result<Summary, ClientError>) -> 
     let status = match result {
         Ok(summary) => summary.exit_status(),
         Err(error) => {
+            let shown = with_causes(&error);
+            let line = match manner {
+                cli::Manner::Haul => format!("haul: {shown}"),
+                cli::Manner::Ascp => ascp_output::complaint(&error, &shown),
+            };
             let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "{}: {}", manner.program(), with_causes(&error));
+            let _ = writeln!(stderr, "{line}");
             if let Some(remedy) = error.remedy() {
                 let _ = writeln!(stderr, "  {remedy}");
             }
+            let ascp = ascp_errors::AscpError::of(&error);
+            tracing::info!(status = "failed", errcode = ascp.code, errstr = %ascp.words, "session stop");
             error.exit_status()
         }
     };

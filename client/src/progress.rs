@@ -11,13 +11,14 @@ use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::ascp_errors::AscpError;
 use crate::cli::Manner;
 use crate::config::Presentation;
 use crate::error::ClientError;
 use crate::events::{Done, Event};
 use crate::exit_status::{ExitStatus, trouble_status};
 use crate::stats::{Recorder, StatsFile};
-use crate::{human, sanitize};
+use crate::{ascp_output, human, sanitize};
 
 /// Often enough for the eye, seldom enough for logs.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -135,6 +136,8 @@ impl Summary {
 #[derive(Debug)]
 pub struct Presenter {
     manner: Manner,
+    /// What is transferred, for ascp's progress lines; none if there shall be none.
+    label: Option<String>,
     json: bool,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -155,9 +158,12 @@ impl Presenter {
     /// For a run that begins now.
     #[must_use]
     pub fn new(presentation: &Presentation) -> Self {
-        let visible = !presentation.json && !presentation.quiet && std::io::stderr().is_terminal();
+        let for_people = !presentation.json && !presentation.quiet;
+        let as_ascp = presentation.manner == Manner::Ascp;
+        let visible = for_people && !as_ascp && std::io::stderr().is_terminal();
         Self {
             manner: presentation.manner,
+            label: (for_people && as_ascp).then(String::new),
             json: presentation.json,
             quiet: presentation.quiet,
             bar: visible.then(ProgressBar::new_spinner),
@@ -176,6 +182,13 @@ impl Presenter {
     /// Whose manners the output has.
     pub(crate) const fn manner(&self) -> Manner {
         self.manner
+    }
+
+    /// Names what is transferred.
+    pub(crate) fn set_label(&mut self, name: &str) {
+        if let Some(label) = &mut self.label {
+            *label = sanitize::text(name);
+        }
     }
 
     /// Writes statistics to a file too.
@@ -231,6 +244,10 @@ impl Presenter {
         let carrier = self.carrier.unwrap_or_default();
         if self.json {
             Event::progress(snapshot, carrier).print();
+        }
+        if let Some(line) = self.label.as_ref().and_then(|label| ascp_output::progress_line(label, snapshot))
+        {
+            to_stdout(&format!("\r{line}"));
         }
         if let Some(bar) = &self.bar {
             let mut words = message(snapshot, carrier);
@@ -307,6 +324,9 @@ impl Presenter {
                 let seconds = self.begun.elapsed().as_secs_f64();
                 Event::Done(Done::of_error(error, self.last.as_ref(), self.carrier, seconds)).print();
             }
+            Err(error) if self.manner == Manner::Ascp => {
+                to_stdout(&ascp_output::session_stop(&AscpError::of(error)));
+            }
             Err(_) => {}
         }
     }
@@ -326,9 +346,13 @@ impl Presenter {
         }
         if self.json {
             Event::Done(Done::of_summary(summary)).print();
+        } else if let Some(label) = &self.label {
+            let last = ascp_output::last_line(label, summary);
+            to_stdout(&format!("\r{last}\n{}", ascp_output::completion(summary)));
+        } else if self.manner == Manner::Ascp && summary.failed > 0 {
+            to_stdout(&ascp_output::session_stop(&ascp_output::of_summary(summary)));
         } else if !self.quiet {
-            let mut stdout = std::io::stdout().lock();
-            let _ = writeln!(stdout, "{}", summary.line());
+            to_stdout(&format!("{}\n", summary.line()));
         }
     }
 
@@ -351,6 +375,12 @@ impl Presenter {
             None => print(),
         }
     }
+}
+
+/// Results go there. A reader that went away is no reason to stop a transfer.
+fn to_stdout(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// As ", limited by network (64 %), receiver disk (30 %)": what held for a quarter of the time and more, or else longest.
