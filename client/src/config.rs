@@ -172,6 +172,12 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
             "leave it out if the result without it is what you want",
         ));
     }
+    if plan.management.is_some_and(|management| management.keepalive && management.port.is_none()) {
+        return Err(ClientError::usage(
+            "--keepalive waits for sources from a program, and none is named",
+            "name its port with -M, or leave --keepalive out",
+        ));
+    }
     let home = home_directory();
     let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
     let direction = direction(&plan)?;
@@ -249,6 +255,13 @@ fn direction(plan: &Plan) -> Result<Route, ClientError> {
         }
         PlannedRoute::Download { sources: Sources::Named(sources), destination } => {
             path(destination).map(|destination| Route::Download { sources: sources.clone(), destination })
+        }
+        // The program behind the management port names them later.
+        PlannedRoute::Upload { sources: Sources::Managed { .. }, destination } => {
+            Some(Route::Upload { sources: Vec::new(), destination: destination.clone() })
+        }
+        PlannedRoute::Download { sources: Sources::Managed { .. }, destination } => {
+            path(destination).map(|destination| Route::Download { sources: Vec::new(), destination })
         }
         PlannedRoute::Upload { .. } | PlannedRoute::Download { .. } => None,
     };

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 mod ascp_errors;
 mod ascp_output;
@@ -22,11 +22,13 @@ mod handler;
 pub mod human;
 pub mod input;
 mod install;
+mod keepalive;
 mod keys;
 pub mod known_hosts;
 pub mod local;
 mod logging;
 mod login;
+mod management;
 pub mod operands;
 pub mod plan;
 mod plot;
@@ -66,7 +68,11 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let json = args.iter().any(|arg| arg == "--json");
             let manner = cli::Manner::of(args.first());
             let presentation = config::Presentation { json, manner, ..config::Presentation::default() };
-            return conclude(&mut Presenter::new(&presentation), Err(error));
+            let mut presenter = Presenter::new(&presentation);
+            if let Some(reporter) = management::reporter_for_failure(&args) {
+                presenter.report_to(reporter);
+            }
+            return conclude(&mut presenter, Err(error));
         }
     };
     let mut presenter = Presenter::new(&request.presentation);
@@ -126,19 +132,64 @@ fn run(request: &TransferRequest, presenter: &mut Presenter) -> Result<Summary, 
     if let Some(tags) = &application.tags {
         tracing::info!(%tags, "application");
     }
+    let orders = match request.plan.management.and_then(|management| management.port) {
+        Some(port) => {
+            let (reporter, orders) = management::connect(port, request)?;
+            presenter.report_to(reporter);
+            Some(orders)
+        }
+        None => None,
+    };
     let broken =
         |error: std::io::Error| ClientError::Internal { message: format!("cannot start tokio: {error}") };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(broken)?;
-    let result = runtime.block_on(run_until_interrupted(request, presenter));
+    let result = runtime.block_on(async {
+        match orders {
+            Some(orders) => run_managed(request, presenter, orders).await,
+            None => run_until_interrupted(request, presenter, None).await,
+        }
+    });
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
+}
+
+/// Runs what the program behind the management port wants.
+async fn run_managed(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+    mut orders: management::Orders,
+) -> Result<Summary, ClientError> {
+    if !request.plan.management.is_some_and(|management| management.keepalive) {
+        let input = input::Input::of(orders.said);
+        let summary = run_until_interrupted(request, presenter, Some(input)).await?;
+        presenter.sources_ended(request, &summary);
+        return Ok(summary);
+    }
+    let mut signals = Signals::listen()?;
+    let mut total = Summary::default();
+    loop {
+        let lot = tokio::select! {
+            lot = keepalive::next_lot(&mut orders.sources) => lot,
+            () = signals.next() => return Err(ClientError::Interrupted),
+        };
+        let Some(lot) = lot else { return Ok(total) };
+        let request = keepalive::request_for(request, &lot);
+        let (say, said) = mpsc::channel(1);
+        let summary = tokio::select! {
+            result = run_until_interrupted(&request, presenter, Some(input::Input::of(said))) => result?,
+            () = keepalive::pass_on(&mut orders.said, say) => return Err(ClientError::Interrupted),
+        };
+        presenter.sources_ended(&request, &summary);
+        keepalive::add(&mut total, summary);
+    }
 }
 
 /// Runs the transfer; a signal cancels it, a second signal or too long a silence breaks it off.
 async fn run_until_interrupted(
     request: &TransferRequest,
     presenter: &mut Presenter,
+    input: Option<input::Input>,
 ) -> Result<Summary, ClientError> {
     let (interrupt, interrupted) = watch::channel(false);
     let mut signals = Signals::listen()?;
@@ -146,7 +197,7 @@ async fn run_until_interrupted(
         connection = ssh::connect(request, presenter) => connection?,
         () = signals.next() => return Err(ClientError::Interrupted),
     };
-    let input = input::Input::open(&request.presentation);
+    let input = input.or_else(|| input::Input::open(&request.presentation));
     let transfer = session::transfer(request, connection, presenter, interrupted, input);
     tokio::pin!(transfer);
     tokio::select! {

@@ -2,10 +2,11 @@
 //! stderr. It decides nothing and never fails: a terminal that went away does not stop a transfer.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use haul_io::News;
-use haul_proto::control::{Direction, Failure, RateTerms};
+use haul_proto::control::{Direction, Failure, PathText, RateTerms};
 use haul_proto::stats::{Limits, Sample, Snapshot};
 use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,10 +14,11 @@ use serde::Serialize;
 
 use crate::ascp_errors::AscpError;
 use crate::cli::Manner;
-use crate::config::Presentation;
+use crate::config::{Presentation, Route, TransferRequest};
 use crate::error::ClientError;
 use crate::events::{Done, Event};
 use crate::exit_status::{ExitStatus, trouble_status};
+use crate::management::Reporter;
 use crate::stats::{Recorder, StatsFile};
 use crate::{ascp_output, human, sanitize};
 
@@ -136,6 +138,8 @@ impl Summary {
 #[derive(Debug)]
 pub struct Presenter {
     manner: Manner,
+    /// The program that steers the run.
+    management: Option<Reporter>,
     /// What is transferred, for ascp's progress lines; none if there shall be none.
     label: Option<String>,
     json: bool,
@@ -163,6 +167,7 @@ impl Presenter {
         let visible = for_people && !as_ascp && std::io::stderr().is_terminal();
         Self {
             manner: presentation.manner,
+            management: None,
             label: (for_people && as_ascp).then(String::new),
             json: presentation.json,
             quiet: presentation.quiet,
@@ -182,6 +187,29 @@ impl Presenter {
     /// Whose manners the output has.
     pub(crate) const fn manner(&self) -> Manner {
         self.manner
+    }
+
+    /// Tells the program that steers the run.
+    pub(crate) fn report_to(&mut self, reporter: Reporter) {
+        self.management = Some(reporter);
+    }
+
+    /// The sources of this request have come to their end.
+    pub(crate) fn sources_ended(&mut self, request: &TransferRequest, summary: &Summary) {
+        let sources: Vec<PathText> = match &request.direction {
+            Route::Upload { sources, .. } => {
+                sources.iter().map(|path| PathText::new(path.as_os_str().as_bytes())).collect()
+            }
+            Route::Download { sources, .. } => sources.clone(),
+        };
+        if let Some(reporter) = &mut self.management {
+            reporter.sources_ended(&sources, summary);
+        }
+    }
+
+    /// For what only that program is told.
+    pub(crate) const fn management(&mut self) -> Option<&mut Reporter> {
+        self.management.as_mut()
     }
 
     /// Names what is transferred.
@@ -237,6 +265,9 @@ impl Presenter {
     /// How far the transfer is. May be called as often as one likes: it shows four a second.
     pub fn progress(&mut self, snapshot: &Snapshot) {
         self.last = Some(*snapshot);
+        if let Some(reporter) = &mut self.management {
+            reporter.progress(snapshot);
+        }
         if self.last_shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
             return;
         }
@@ -275,6 +306,9 @@ impl Presenter {
     pub fn rate(&mut self, terms: RateTerms) {
         tracing::debug!(?terms, "rate settings");
         self.target = terms.target_rate;
+        if let Some(reporter) = &mut self.management {
+            reporter.rate(terms);
+        }
         if self.json {
             Event::rate(terms).print();
         }
@@ -317,6 +351,9 @@ impl Presenter {
         self.flush_server_line();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
+        }
+        if let Some(reporter) = &mut self.management {
+            reporter.finish(result);
         }
         match result {
             Ok(summary) => self.finish_summary(summary),
@@ -429,7 +466,7 @@ fn message(snapshot: &Snapshot, carrier: Carrier) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haul_proto::control::{PathText, Trouble};
+    use haul_proto::control::Trouble;
 
     fn failure(trouble: Trouble) -> Failure {
         Failure { path: PathText::new(*b"f"), trouble, message: String::new() }

@@ -102,14 +102,18 @@ impl Conversation {
         }
         self.granted = agreement.rate();
         let address = self.data_address(&agreement)?;
-        presenter.start(&Start {
+        let start = Start {
             session: agreement.session.clone(),
             direction: direction(request),
             host: request.host.clone(),
             user: request.user.clone(),
             address: address.to_string(),
             carrier: Carrier::Udp,
-        });
+        };
+        presenter.start(&start);
+        if let Some(reporter) = presenter.management() {
+            reporter.start(&start, request, self.granted);
+        }
         presenter.set_rate(self.granted, self.input.is_some());
         let begun = Instant::now();
         let running = Running::start(request, &agreement, &half, address)?;

@@ -50,8 +50,6 @@ const NOT_YET: &[(&str, Asks)] = &[
     // Login.
     ("--check-sshfp", |plan| plan.login.fingerprint.is_some()),
     ("--ssh-command", |plan| plan.login.ssh_command.is_some()),
-    // Steering.
-    ("-M and --keepalive", |plan| plan.management.is_some()),
 ];
 
 /// The options of this plan that have no effect yet.
