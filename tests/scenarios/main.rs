@@ -13,6 +13,7 @@ mod graph;
 mod hostile;
 mod https;
 mod kill;
+mod management;
 mod openssh;
 mod rates;
 mod refusals;
