@@ -80,6 +80,7 @@ impl AscpError {
             Trouble::Interrupted => return Self::new(28, "user aborted session"),
             Trouble::Limit => 34,
             Trouble::Internal => 11,
+            Trouble::Busy => 64,
         };
         Self { code, words: own().into() }
     }

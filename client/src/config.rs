@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haul_proto::control::{Cipher, Digest, PathText, RatePolicy, RateTerms};
+use haul_proto::control::{Cipher, Digest, Overwrite, PathText, RatePolicy, RateTerms, ResumeCheck};
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
@@ -82,6 +82,10 @@ pub struct TransferRequest {
     pub ciphers: Vec<Cipher>,
     /// Digest over each file.
     pub digest: Digest,
+    /// What happens to files that stand at the destination.
+    pub overwrite: Overwrite,
+    /// How unfinished files are continued.
+    pub resume: ResumeCheck,
     /// How long to wait for the first datagram of the server.
     pub udp_timeout: Duration,
     /// How the run is shown.
@@ -207,6 +211,8 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
         preserve_times: plan.attributes.modification_time || plan.attributes.access_time,
         ciphers: rates.cipher.map_or_else(preferred_ciphers, |cipher| vec![cipher]),
         digest: rates.digest,
+        overwrite: plan.resume.overwrite.into(),
+        resume: plan.resume.level.into(),
         udp_timeout: Duration::from_secs_f64(cli.connection.udp_timeout),
         presentation: Presentation::of(&cli),
         remarks,

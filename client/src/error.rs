@@ -336,6 +336,7 @@ const fn trouble_remedy(trouble: Trouble) -> &'static str {
         Trouble::UdpSilent => "check that firewalls let the UDP port pass in both directions",
         Trouble::PeerLost => "run the command again",
         Trouble::Limit => "try again later",
+        Trouble::Busy => "wait for the other transfer to end",
         Trouble::Interrupted | Trouble::Internal | Trouble::Other => "",
     }
 }

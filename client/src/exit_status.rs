@@ -73,9 +73,11 @@ pub const fn trouble_status(trouble: Trouble) -> ExitStatus {
             ExitStatus::Path
         }
         Trouble::DiskFull | Trouble::Disk => ExitStatus::Disk,
-        Trouble::SourceChanged | Trouble::DigestMismatch | Trouble::Internal | Trouble::Other => {
-            ExitStatus::Failed
-        }
+        Trouble::SourceChanged
+        | Trouble::DigestMismatch
+        | Trouble::Busy
+        | Trouble::Internal
+        | Trouble::Other => ExitStatus::Failed,
         Trouble::UdpPort | Trouble::UdpSilent => ExitStatus::Udp,
         Trouble::Interrupted => ExitStatus::Interrupted,
     }

@@ -69,6 +69,8 @@ pub(crate) fn add(total: &mut Summary, lot: Summary) {
     total.files += lot.files;
     total.bytes += lot.bytes;
     total.failed += lot.failed;
+    total.skipped += lot.skipped;
+    total.skipped_bytes += lot.skipped_bytes;
     total.failures.extend(lot.failures);
     total.failures.truncate(haul_proto::control::MAX_REPORTED_FAILURES);
     total.seconds += lot.seconds;

@@ -33,6 +33,7 @@ pub mod operands;
 pub mod plan;
 mod plot;
 pub mod progress;
+pub mod prompt;
 mod rate_change;
 pub mod sanitize;
 pub mod session;

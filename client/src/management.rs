@@ -335,7 +335,7 @@ impl Reporter {
             self.send(&frame);
         }
         // Only then is each source known to be a file that arrived.
-        let all_files = summary.failed == 0 && summary.files == sources.len() as u64;
+        let all_files = summary.failed + summary.skipped == 0 && summary.files == sources.len() as u64;
         for source in sources {
             let name = String::from_utf8_lossy(source.as_bytes());
             if all_files {
@@ -389,6 +389,7 @@ fn totals(frame: Frame, summary: &Summary) -> Frame {
         .with("TransfersAttempted", summary.files + summary.failed)
         .with("TransfersPassed", summary.files)
         .with("TransfersFailed", summary.failed)
+        .with("TransfersSkipped", summary.skipped)
 }
 
 const fn adaptive(policy: RatePolicy) -> &'static str {

@@ -80,6 +80,12 @@ pub struct Summary {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Files that were there already, or were not to be replaced.
+    pub skipped: u64,
+    /// Their bytes.
+    pub skipped_bytes: u64,
+    /// Bytes that were there of files that were continued.
+    pub resumed_bytes: u64,
     /// Entries that failed.
     pub failed: u64,
     /// The first of them.
@@ -119,12 +125,18 @@ impl Summary {
     pub fn line(&self) -> String {
         let files = if self.files == 1 { "1 file".to_owned() } else { format!("{} files", self.files) };
         let failed = if self.failed == 0 { String::new() } else { format!(", {} failed", self.failed) };
-        let goodput = Rate::from_bytes_per_second(self.bytes as f64 / self.seconds.max(1e-3));
+        let skipped = if self.skipped == 0 { String::new() } else { format!(", {} skipped", self.skipped) };
+        let resumed = match self.resumed_bytes {
+            0 => String::new(),
+            there => format!(" ({} of it were there)", human::bytes(there)),
+        };
+        let moved = self.bytes.saturating_sub(self.resumed_bytes);
+        let goodput = Rate::from_bytes_per_second(moved as f64 / self.seconds.max(1e-3));
         let rtt = self.rtt_ms.map_or_else(String::new, |rtt| format!(", rtt {rtt:.1} ms"));
         let share = if self.packets == 0 { 0.0 } else { self.lost_packets as f64 / self.packets as f64 };
         let limiters = limiters(&self.limits);
         format!(
-            "{files}{failed}, {} in {:.1} s ({}), {}{rtt}, {:.1} % lost{limiters}",
+            "{files}{skipped}{failed}, {}{resumed} in {:.1} s ({}), {}{rtt}, {:.1} % lost{limiters}",
             human::bytes(self.bytes),
             self.seconds,
             human::rate(goodput),

@@ -9,19 +9,21 @@ use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-    Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+    Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
 };
 use haul_io::drive::{Clock, Drive, End};
-use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
+use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
-    Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, PathText, RateGrant,
-    RateTerms, Refusal, SecretHalf, Selection, ServerMessage, Trouble, encode_line, negotiation,
+    Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, Trouble, encode_line,
+    negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
+use haul_proto::verdict::Verdicts;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,6 +48,12 @@ const MOST_CHANGES: usize = 8;
 
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Lines of verdicts that wait for the server to take them.
+const VERDICTS_WAITING: usize = 64;
+
+/// Names of sources that are told in an offer.
+const MOST_NAMES: usize = 64;
 
 /// News that may wait to be shown, some three seconds' worth; what does not fit is dropped.
 const NEWS_WAITING: usize = 64;
@@ -89,7 +97,7 @@ impl Conversation {
         interrupted: watch::Receiver<bool>,
     ) -> Result<Summary, ClientError> {
         let half = random_half()?;
-        let offer = offer(request, half.clone());
+        let offer = offer(request, half.clone())?;
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
             agreement = self.negotiate(request, &offer, presenter) => agreement?,
@@ -186,7 +194,7 @@ impl Conversation {
             ServerMessage::Agreement(agreement) => Ok(*agreement),
             ServerMessage::Refusal(refusal) => Err(refusal.into()),
             ServerMessage::Cancel(cancel) => Err(cancel.into()),
-            ServerMessage::Outcome(_) | ServerMessage::Rate(_) => {
+            ServerMessage::Outcome(_) | ServerMessage::Rate(_) | ServerMessage::Verdicts(_) => {
                 Err(ClientError::trouble(Trouble::Protocol, "the server ended a transfer that had not begun"))
             }
         }
@@ -234,6 +242,13 @@ impl Conversation {
                     listening = self.take_message(message, &mut running, &mut last_word, presenter);
                 }
                 Some(news) = running.news.recv() => presenter.news(&news),
+                Some(line) = running.verdicts.recv(), if listening => {
+                    if let Err(error) = self.say(&ClientMessage::Verdicts(line)).await {
+                        running.lost = Some(error);
+                        running.tell(Command::PeerGone);
+                        listening = false;
+                    }
+                }
                 said = next_said(&mut input), if listening => match said {
                     Some(said) => self.act(said, presenter).await,
                     None => input = None,
@@ -258,6 +273,10 @@ impl Conversation {
             Ok(ServerMessage::Agreement(_)) => return true,
             Ok(ServerMessage::Rate(grant)) => {
                 self.take_grant(&grant, running, presenter);
+                return true;
+            }
+            Ok(ServerMessage::Verdicts(line)) => {
+                running.tell(Command::Verdicts(line));
                 return true;
             }
             Ok(ServerMessage::Outcome(outcome)) => {
@@ -370,6 +389,8 @@ struct Running {
     commands: mpsc::Sender<Command>,
     waker: Waker,
     news: tokio::sync::mpsc::Receiver<News>,
+    /// What this end needs, for the server.
+    verdicts: tokio::sync::mpsc::Receiver<Verdicts>,
     peer: SocketAddr,
     lost: Option<ClientError>,
 }
@@ -391,14 +412,18 @@ impl Running {
         let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
         let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
-        let drive =
-            Drive { carrier, commands: inbox, waker: waker.clone(), udp_timeout: request.udp_timeout };
+        let (tell_verdicts, verdicts) = tokio::sync::mpsc::channel(VERDICTS_WAITING);
+        let outlet = Outlet::new(move |line| {
+            tell_verdicts.try_send(line).map_err(tokio::sync::mpsc::error::TrySendError::into_inner)
+        });
+        let (udp_timeout, waking) = (request.udp_timeout, waker.clone());
+        let drive = Drive { carrier, commands: inbox, waker: waking, udp_timeout, outlet };
         let thread = tokio::task::spawn_blocking(move || {
             drive.run(clock, end.as_mut(), &mut |news| {
                 let _ = tell.try_send(news);
             })
         });
-        Ok(Self { thread, commands, waker, news, peer, lost: None })
+        Ok(Self { thread, commands, waker, news, verdicts, peer, lost: None })
     }
 
     fn tell(&self, command: Command) {
@@ -430,36 +455,74 @@ fn make_end(
     let system = Docroot::whole_system().map_err(disk_error)?;
     match &request.direction {
         Route::Upload { sources, .. } => {
-            let source = Source::start(
-                system.clone(),
-                local_items(&system, sources, &request.wanted)?,
-                SourceOptions {
-                    digest: agreement.digest,
-                    filter: Filter::new(&request.wanted.selection).map_err(disk_error)?,
-                },
-                wake,
-            )
-            .map_err(disk_error)?;
-            let rate = agreement.rate().into();
-            Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &SenderConfig { link, rate }), source)))
+            let (digest, verdicts, resume) = (agreement.digest, agreement.verdicts, request.resume);
+            let filter = Filter::new(&request.wanted.selection).map_err(disk_error)?;
+            let items = local_items(&system, sources, &request.wanted)?;
+            let options = SourceOptions { digest, filter, verdicts, resume };
+            let source = Source::start(system, items, options, wake).map_err(disk_error)?;
+            let config = SenderConfig { link, rate: agreement.rate().into(), verdicts };
+            Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &config), source)))
         }
-        Route::Download { sources, destination } => {
-            let count = source_count(sources.len(), &request.wanted);
-            let path = absolute(destination)?;
-            // The docroot itself has no name to give away: its entries need a folder to land in.
-            let create = request.create_destination || sources.iter().any(is_docroot);
-            let destination = resolve_destination(&system, &path, create, count).map_err(disk_error)?;
+        Route::Download { .. } => {
+            let destination = destination(request)?;
             let options = SinkOptions {
                 session: agreement.session.clone(),
                 preserve_times: request.preserve_times,
                 digest: agreement.digest,
+                overwrite: request.overwrite,
+                resume: request.resume,
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
-            let features = agreement.features.clone();
-            let config = ReceiverConfig { link, socket_buffer, features };
+            let (features, verdicts) = (agreement.features.clone(), agreement.verdicts);
+            let config = ReceiverConfig { link, socket_buffer, features, verdicts };
             Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &config), sink)))
         }
     }
+}
+
+/// Where a download lands; made if it is to be.
+fn destination(request: &TransferRequest) -> Result<Destination, ClientError> {
+    let Route::Download { sources, destination } = &request.direction else {
+        return Err(ClientError::Internal { message: "an upload has no destination here".to_owned() });
+    };
+    let system = Docroot::whole_system().map_err(disk_error)?;
+    let count = source_count(sources.len(), &request.wanted);
+    let path = absolute(destination)?;
+    // The docroot itself has no name to give away: its entries need a folder to land in.
+    let create = request.create_destination || sources.iter().any(is_docroot);
+    resolve_destination(&system, &path, create, count).map_err(disk_error)
+}
+
+/// Whether the two sides are to talk about each file before it is sent; that costs a round trip. An upload leaves it
+/// to the server, a download looks whether anything can be there.
+fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
+    if request.overwrite == Overwrite::Always && request.resume == ResumeCheck::None {
+        return Ok(false);
+    }
+    match &request.direction {
+        Route::Upload { .. } => Ok(true),
+        // Nothing is in a folder that is yet to be made.
+        Route::Download { destination, .. } if request.create_destination && !destination.exists() => {
+            Ok(false)
+        }
+        Route::Download { sources, .. } => {
+            let names = names_told(sources.iter().map(PathText::as_bytes), &request.wanted);
+            Ok(destination(request)?.may_hold(names.iter().map(PathText::as_bytes)))
+        }
+    }
+}
+
+/// The last names of the paths; none if one has none, or if they are too many to be told.
+fn names_told<'a>(paths: impl ExactSizeIterator<Item = &'a [u8]>, wanted: &Wanted) -> Vec<PathText> {
+    let renamed = !wanted.targets.is_empty() || wanted.selection.source_base.is_some();
+    if renamed || paths.len() > MOST_NAMES {
+        return Vec::new();
+    }
+    let names = paths.map(|path| {
+        let name = path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty());
+        name.filter(|name| *name != b"." && *name != b"..").map(PathText::new)
+    });
+    names.collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
 /// What is sent from here, and where it lands.
@@ -539,19 +602,22 @@ const fn direction(request: &TransferRequest) -> Direction {
     }
 }
 
-fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
+fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientError> {
     let wanted = &request.wanted;
-    let (sources, count, destination, selection) = match &request.direction {
-        Route::Upload { sources, destination } => (Vec::new(), sources.len(), destination.clone(), None),
+    let (sources, count, destination, (selection, names)) = match &request.direction {
+        Route::Upload { sources, destination } => {
+            let names = names_told(sources.iter().map(|path| path.as_os_str().as_bytes()), wanted);
+            (Vec::new(), sources.len(), destination.clone(), (None, names))
+        }
         Route::Download { sources, .. } => {
             let more_sources = wanted.follow_the_offer(sources);
             let selection = Selection { more_sources, ..wanted.selection.clone() };
             let selection = (selection != Selection::default()).then(|| Box::new(selection));
             let named = if more_sources { Vec::new() } else { sources.clone() };
-            (named, sources.len(), PathText::default(), selection)
+            (named, sources.len(), PathText::default(), (selection, Vec::new()))
         }
     };
-    Offer {
+    Ok(Offer {
         versions: vec![PROTOCOL_VERSION],
         program: PROGRAM.to_owned(),
         direction: direction(request),
@@ -567,10 +633,14 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Offer {
         digest: request.digest,
         udp_port: request.udp_port,
         dscp: request.dscp,
+        overwrite: request.overwrite,
+        resume: request.resume,
+        verdicts: wants_verdicts(request)?,
+        names,
         features: Feature::ALL.to_vec(),
         selection,
         secret,
-    }
+    })
 }
 
 /// The receiving side judges the files; the sending side knows what was lost.
@@ -580,6 +650,9 @@ fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Sum
     Summary {
         files: outcome.files,
         bytes: outcome.bytes,
+        skipped: outcome.skipped,
+        skipped_bytes: outcome.skipped_bytes,
+        resumed_bytes: outcome.resumed_bytes,
         failed: outcome.failed,
         failures: outcome.failures,
         seconds: elapsed.as_secs_f64(),

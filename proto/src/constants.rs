@@ -60,7 +60,19 @@ pub const MAX_DEPTH: u32 = 256;
 /// Largest content offset: 48 bits on the wire.
 pub const MAX_CONTENT: u64 = (1 << 48) - 1;
 
+/// Runs of held and missing blocks that a verdict on one file may have.
+pub const MAX_MISSING_RUNS: usize = 1024;
+
+/// Files of a session that may be wanted in part.
+pub const MAX_PARTS: usize = 65_536;
+
 // ---- chosen here; either side may choose otherwise ----
+
+/// Lines of verdicts that wait to be said; then the receiver decides no more.
+pub const VERDICTS_WAITING: usize = 256;
+
+/// Files whose verdict is asked of the disk together: more would hold up the blocks behind them.
+pub const LOOKS_TOGETHER: usize = 256;
 
 /// Datagram size that every path is assumed to carry, bytes of UDP payload: 1280 (least IPv6 MTU, RFC 8200) less
 /// 40 and 8 of headers, rounded down to 16, and RFC 8899's base of 1200.
@@ -118,6 +130,12 @@ pub const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// Smallest reordering window, see [`crate::sender`].
 pub const REORDER_MIN: Duration = Duration::from_millis(1);
+
+/// A gap between arrivals that is an outage of the link: so many packets, sent over so long. That is six batches (see
+/// [`crate::pacer`]), of which an overflowing queue would let something pass.
+pub const OUTAGE_PACKETS: usize = 8;
+/// See [`OUTAGE_PACKETS`].
+pub const OUTAGE_MIN: Duration = Duration::from_millis(3);
 
 /// Content blocks the sender reads beyond the one it is sending, to begin with.
 pub const READ_AHEAD_BLOCKS: u64 = 2;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use crate::control::Trouble;
 use crate::manifest::{Attributes, Trailer};
+use crate::verdict::{Missing, Verdict};
 
 /// One request to the receiver's disk. Requests must be started in order.
 #[derive(Debug)]
 pub enum DiskRequest {
     /// Make a folder.
     Folder(FolderEntry),
+    /// Find out what is needed of these files.
+    Look(Vec<FileEntry>),
     /// Make a symbolic link.
     Link(LinkEntry),
     /// Store a block.
@@ -60,6 +63,8 @@ pub struct FileEntry {
     pub size: u64,
     /// Its mode and times.
     pub attributes: Attributes,
+    /// What is awaited of it, if not all.
+    pub missing: Option<Missing>,
     /// In how many [`FilePiece`]s it comes. The file is to be finished when all have been stored, in whatever order.
     pub pieces: u64,
 }
@@ -95,6 +100,8 @@ pub enum DiskDone {
     Folder,
     /// A folder, or a link, could not be made.
     FolderFailed(EntryFailure),
+    /// What is needed of the files that were looked at, in their order.
+    Looked(Vec<Looked>),
     /// A block has been stored, or given up on where a file of it has failed.
     Block {
         /// The buffer of the block.
@@ -103,11 +110,27 @@ pub enum DiskDone {
         stored: u64,
         /// Files that are under their final name now, by bytes.
         finished: Vec<u64>,
+        /// Files that proved to be there already, by bytes.
+        found: Vec<u64>,
+        /// Files that were awaited in part, and by their digest are others than thought; by number. Nothing is left of
+        /// them.
+        wrong: Vec<u64>,
         /// Files that failed. Each is told once.
         failed: Vec<EntryFailure>,
     },
     /// Everything is durable.
     Finished,
+}
+
+/// What is needed of a file.
+#[derive(Debug)]
+pub struct Looked {
+    /// The file.
+    pub file: FileEntry,
+    /// What is needed.
+    pub verdict: Verdict,
+    /// It is skipped because it could not be stored.
+    pub failure: Option<EntryFailure>,
 }
 
 /// An entry that failed; the transfer goes on.

@@ -2,7 +2,8 @@
 //!
 //! Files follow one another in manifest order, each followed by its trailer. Content is dealt in blocks of
 //! [`BLOCK_BYTES`]. A file that does not fit into the rest of a block, trailer included, starts at the next one, and a
-//! trailer never straddles a boundary. So a small file lies within one block, a large one starts at a boundary (which
+//! trailer never straddles a boundary. Of a file that is wanted in part only those bytes count, of one that is not
+//! wanted nothing. So a small file lies within one block, a large one starts at a boundary (which
 //! makes its blocks BLAKE3 subtrees), and what a block does not use is always its tail. Unused bytes are never sent.
 
 use std::collections::VecDeque;
@@ -63,6 +64,13 @@ impl Layout {
         let block = self.cursor / BLOCK_BYTES;
         self.short.push_back((block, self.cursor % BLOCK_BYTES));
         self.cursor = (block + 1) * BLOCK_BYTES;
+    }
+
+    /// The next file starts at a boundary, so that all blocks up to here are settled.
+    pub fn break_block(&mut self) {
+        if !self.finished && !self.cursor.is_multiple_of(BLOCK_BYTES) {
+            self.skip_to_boundary();
+        }
     }
 
     /// No file follows.

@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod disk;
 pub mod dscp;
 mod error;
+pub mod journal;
 pub mod layout;
 pub mod link;
 mod loss;
@@ -35,6 +36,7 @@ mod rtt;
 pub mod sender;
 pub mod stats;
 pub mod units;
+pub mod verdict;
 pub mod wire;
 
 pub use error::Error;

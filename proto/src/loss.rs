@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::constants::REORDER_MIN;
+use crate::constants::{OUTAGE_MIN, OUTAGE_PACKETS, REORDER_MIN};
 use crate::rtt::Rtt;
 use crate::wire::packet::Object;
 use crate::wire::report::Report;
@@ -79,6 +79,8 @@ pub(crate) struct Outcomes {
     pub lost_bytes: u64,
     /// Largest datagram that was lost.
     pub lost_size: u16,
+    /// Of `lost_packets`, those of outages: times in which nothing at all passed.
+    pub outage_packets: u64,
     /// A round-trip time, if the newest arrival was news.
     pub rtt: Option<Duration>,
 }
@@ -275,6 +277,7 @@ impl Ledger {
                 continue;
             }
             let span = self.span(&range);
+            let outage = self.is_outage(&span);
             for sent in self.sent.range_mut(span) {
                 let overtaken = sent.at + window <= newest;
                 if sent.fate != Fate::Unknown || !(overtaken || sent.at + patience <= now) {
@@ -288,6 +291,7 @@ impl Ledger {
                     continue;
                 }
                 outcomes.lost_packets += 1;
+                outcomes.outage_packets += u64::from(outage);
                 outcomes.lost_bytes += u64::from(sent.size);
                 outcomes.lost_size = outcomes.lost_size.max(sent.size);
                 if let Cargo::Piece(piece) = sent.cargo {
@@ -295,6 +299,15 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Whether a gap between arrivals is too long for a queue that overflows: such a queue still lets pass what the link
+    /// carries, so some packets of any few batches arrive. Where none does, the link itself was away.
+    fn is_outage(&self, gap: &Range<usize>) -> bool {
+        let sent = |index: usize| self.sent.get(index).map(|sent| sent.at);
+        let (first, last) = (sent(gap.start), gap.end.checked_sub(1).and_then(sent));
+        let lasted = first.zip(last).map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first));
+        gap.len() >= OUTAGE_PACKETS && lasted >= OUTAGE_MIN
     }
 
     /// Packets below what a report can still tell, told of by none, are taken as lost after a long while.
@@ -413,6 +426,25 @@ mod tests {
         let gap = report(0, &[8, 1, 1]);
         assert!(ledger.on_report(ms(110), &gap, &rtt, ms(5)).unwrap().lost.is_empty());
         assert_eq!(ledger.on_report(ms(400), &gap, &rtt, ms(5)).unwrap().lost, [piece(8)]);
+    }
+
+    #[test]
+    fn a_time_in_which_nothing_passes_is_an_outage_and_scattered_loss_is_none() {
+        let (mut whole, rtt) = ledger();
+        for number in 10..30 {
+            whole.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148);
+        }
+        let outcomes = whole.on_report(ms(130), &report(0, &[1, 10, 19]), &rtt, ms(5)).unwrap();
+        assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (10, 10));
+        for (n, (gap, apart)) in [(7, 1), (10, 0)].into_iter().enumerate() {
+            let mut ledger = Ledger::default();
+            for number in 0..30 {
+                ledger.on_sent(number, ms(number * apart), Cargo::Piece(piece(number)), 148);
+            }
+            ledger.on_sent(30, ms(40), Cargo::Piece(piece(30)), 148);
+            let outcomes = ledger.on_report(ms(140), &report(0, &[1, gap, 30 - gap]), &rtt, ms(5)).unwrap();
+            assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (gap, 0), "row {n}");
+        }
     }
 
     #[test]

@@ -258,6 +258,7 @@ const fn trouble_code(trouble: Trouble) -> u8 {
         | Trouble::UdpSilent
         | Trouble::PeerLost
         | Trouble::Interrupted
+        | Trouble::Busy
         | Trouble::Internal
         | Trouble::Other => 255,
     }
@@ -279,7 +280,8 @@ const fn trouble_of(code: u8) -> Trouble {
 /// What follows each file's content: how reading it ended, and its digest.
 ///
 /// ```text
-/// status u8 (0 whole, else the trouble) | digest kind u8 (0 none, 1 BLAKE3) | 6 zero bytes | digest 32 bytes
+/// status u8 (0 whole, else the trouble) | digest kind u8 (0 none, 1 BLAKE3, 2 of a part) | 6 zero bytes | digest
+/// 32 bytes
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
@@ -287,9 +289,23 @@ pub struct Trailer {
     pub trouble: Option<Trouble>,
     /// Digest of the content, if one was taken.
     pub digest: Option<[u8; 32]>,
+    /// The digest covers only what was sent of the file.
+    pub of_part: bool,
 }
 
 impl Trailer {
+    /// Of a file that was read to its end.
+    #[must_use]
+    pub const fn whole(digest: Option<[u8; 32]>) -> Self {
+        Self { trouble: None, digest, of_part: false }
+    }
+
+    /// Of a file of which only a part was read. There is no digest of no blocks.
+    #[must_use]
+    pub const fn part(digest: Option<[u8; 32]>) -> Self {
+        Self { trouble: None, digest, of_part: digest.is_some() }
+    }
+
     /// As bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; TRAILER_BYTES as usize] {
@@ -299,6 +315,7 @@ impl Trailer {
             *status = self.trouble.map_or(0, trouble_code);
             *kind = match self.digest {
                 None => 0,
+                Some(_) if self.of_part => 2,
                 Some(_) => 1,
             };
         }
@@ -315,10 +332,11 @@ impl Trailer {
         let digest: [u8; 32] = reader.bytes(32)?.try_into().ok()?;
         let digest = match kind {
             0 => None,
-            1 => Some(digest),
+            1 | 2 => Some(digest),
             _ => return None,
         };
-        Some(Self { trouble: (status != 0).then(|| trouble_of(status)), digest })
+        let trouble = (status != 0).then(|| trouble_of(status));
+        Some(Self { trouble, digest, of_part: kind == 2 })
     }
 
     /// The kind of digest that a reader should take.
@@ -506,9 +524,9 @@ mod tests {
 
     #[test]
     fn trailers_are_pinned() {
-        let whole = Trailer { trouble: None, digest: Some([7; 32]) };
+        let whole = Trailer::whole(Some([7; 32]));
         assert_eq!(whole.encode()[..9], [0, 1, 0, 0, 0, 0, 0, 0, 7]);
-        let changed = Trailer { trouble: Some(Trouble::SourceChanged), digest: None };
+        let changed = Trailer { trouble: Some(Trouble::SourceChanged), ..Trailer::whole(None) };
         assert_eq!(changed.encode()[..9], [1, 0, 0, 0, 0, 0, 0, 0, 0]);
         for trailer in [whole, changed] {
             assert_eq!(Trailer::decode(&trailer.encode()), Some(trailer));

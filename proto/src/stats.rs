@@ -125,10 +125,14 @@ impl Limits {
 pub struct Snapshot {
     /// Content bytes known to be stored (receiver) or acknowledged (sender).
     pub bytes_done: u64,
+    /// Of these, bytes that were there before.
+    pub bytes_held: u64,
     /// Content bytes in all; none while the sender still walks its tree.
     pub bytes_total: Option<u64>,
-    /// Files finished.
+    /// Files finished, those that were there before included.
     pub files_done: u64,
+    /// Files finished without those.
+    pub files_stored: u64,
     /// Files in all; none while the sender still walks its tree.
     pub files_total: Option<u64>,
     /// Goodput, smoothed over some two seconds.

@@ -42,8 +42,9 @@ pub(crate) struct AuthorizedKey {
     key: KeyData,
     /// Where it stands, for the log.
     pub(crate) line: usize,
-    from: Option<SourceList>,
-    expires: Option<SystemTime>,
+    /// It does not log in itself: it signs certificates that do.
+    authority: bool,
+    limits: Limits,
 }
 
 /// A line that does not count.
@@ -62,15 +63,36 @@ pub(crate) enum Verdict {
 }
 
 impl AuthorizedKey {
+    /// Whether the line lets this key in.
     pub(crate) fn is(&self, key: &PublicKey) -> bool {
-        self.key == *key.key_data()
+        !self.authority && self.key == *key.key_data()
+    }
+
+    /// Whether the line trusts certificates that this key has signed.
+    pub(crate) fn is_authority(&self, key: &KeyData) -> bool {
+        self.authority && self.key == *key
+    }
+
+    /// Whether the line is about certificates.
+    pub(crate) const fn signs(&self) -> bool {
+        self.authority
+    }
+
+    /// The same line in a file that holds nothing but authorities.
+    pub(crate) fn into_authority(self) -> Self {
+        Self { authority: true, ..self }
+    }
+
+    /// Whom certificates of this authority must be for; none if the line does not say.
+    pub(crate) fn principals(&self) -> Option<&[String]> {
+        self.limits.principals.as_deref()
     }
 
     pub(crate) fn judge(&self, peer: IpAddr, now: SystemTime) -> Verdict {
-        if self.expires.is_some_and(|expires| now >= expires) {
+        if self.limits.expires.is_some_and(|expires| now >= expires) {
             return Verdict::Expired;
         }
-        match &self.from {
+        match &self.limits.from {
             Some(list) if !list.contains(peer) => Verdict::WrongSource,
             _ => Verdict::Fits,
         }
@@ -100,12 +122,12 @@ fn parse_line(text: &str, line: usize) -> Result<AuthorizedKey, String> {
     if text.len() > MAX_LINE_BYTES {
         return Err(format!("longer than {MAX_LINE_BYTES} bytes"));
     }
-    let mut entry = Limits::default();
+    let mut limits = Limits::default();
     let mut rest = text;
     if !is_key_type(first_word(text)) {
         let (options, behind) = split_options(text)?;
         for option in &options {
-            entry.take(option)?;
+            limits.take(option)?;
         }
         rest = behind;
     }
@@ -117,7 +139,20 @@ fn parse_line(text: &str, line: usize) -> Result<AuthorizedKey, String> {
     let key = PublicKey::from_openssh(&format!("{kind} {blob}"))
         .map_err(|error| format!("the {kind} key cannot be read: {error}"))?;
     check_strength(&key)?;
-    Ok(AuthorizedKey { key: key.key_data().clone(), line, from: entry.from, expires: entry.expires })
+    if limits.principals.is_some() && !limits.authority {
+        return Err("principals= means nothing without cert-authority".to_owned());
+    }
+    Ok(AuthorizedKey { key: key.key_data().clone(), line, authority: limits.authority, limits })
+}
+
+/// Whether a forced command is the session, which is all that is ever granted: then there is nothing to force.
+pub(crate) fn is_session_command(command: &str) -> bool {
+    let mut words = command.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("haul-session"), None, None) => true,
+        (Some(program), Some("session"), None) => program.rsplit('/').next() == Some("hauld"),
+        _ => false,
+    }
 }
 
 fn first_word(text: &str) -> &str {
@@ -130,7 +165,8 @@ fn is_key_type(word: &str) -> bool {
         && !word.contains('=')
 }
 
-fn check_strength(key: &PublicKey) -> Result<(), String> {
+/// Whether a key is of a kind and size that is accepted; what is wrong comes back as a phrase.
+pub(crate) fn check_strength(key: &PublicKey) -> Result<(), String> {
     match key.algorithm() {
         Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(()),
         Algorithm::Rsa { .. } => match key.key_data().rsa() {
@@ -185,11 +221,13 @@ fn option(word: &str) -> Result<KeyOption, String> {
     Ok(KeyOption { name: name.to_ascii_lowercase(), value })
 }
 
-/// What options restrict.
-#[derive(Default)]
+/// What options say.
+#[derive(Debug, Clone, Default)]
 struct Limits {
     from: Option<SourceList>,
     expires: Option<SystemTime>,
+    authority: bool,
+    principals: Option<Vec<String>>,
 }
 
 impl Limits {
@@ -204,18 +242,32 @@ impl Limits {
                     )
                 })?);
             }
-            ("from" | "expiry-time", _) => {
+            ("cert-authority", None) => self.authority = true,
+            ("principals", Some(value)) if self.principals.is_none() => {
+                self.principals = Some(principals(value)?);
+            }
+            ("command", Some(value)) if is_session_command(value) => {}
+            ("from" | "expiry-time" | "principals", _) => {
                 return Err(format!("{} must have one value and stand once", option.name));
             }
             ("command", _) => {
-                return Err("command= cannot be honoured: no commands are run here".to_owned());
+                return Err("command= cannot be honoured: nothing but command=\"haul-session\" is run here"
+                    .to_owned());
             }
-            ("cert-authority" | "principals", _) => return Err("certificates are not supported".to_owned()),
             ("environment", _) => return Err("environment= is never honoured".to_owned()),
             (name, _) => return Err(format!("unknown option `{}`", crate::logging::shown(name))),
         }
         Ok(())
     }
+}
+
+/// A list of names; an empty one would mean nobody, which is a slip of the pen.
+fn principals(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err("an empty name in principals=".to_owned());
+    }
+    Ok(names)
 }
 
 /// `YYYYMMDD[HHMM[SS]][Z]`. Without `Z` it is local time, which this reader does not know: it takes the earliest there
@@ -285,6 +337,8 @@ mod tests {
             "from=\"192.0.2.0/24,!192.0.2.8\"   {}",
             "expiry-time=\"29991231\" {}",
             "expiry-time=\"299912312359Z\",restrict {}",
+            "command=\"haul-session\" {}",
+            "restrict,command=\"/usr/bin/hauld session\" {}",
         ];
         for (n, line) in good.iter().enumerate() {
             let (keys, ignored) = parse(line.replace("{}", ED25519).as_bytes());
@@ -293,8 +347,12 @@ mod tests {
         }
         let bad = [
             ("command=\"echo \\\"a, b\\\" # c\" {}", "command= cannot be honoured"),
-            ("cert-authority {}", "certificates"),
-            ("cert-authority,principals=\"a,b\" {}", "certificates"),
+            ("command=\"/usr/bin/hauld session --x\" {}", "command= cannot be honoured"),
+            ("cert-authority=\"x\" {}", "unknown option"),
+            ("principals=\"a,b\" {}", "without cert-authority"),
+            ("cert-authority,principals=\"a,\" {}", "an empty name"),
+            ("cert-authority,principals=\"a\",principals=\"b\" {}", "must have one value"),
+            ("verify-required {}", "unknown option"),
             ("environment=\"A=B\" {}", "environment="),
             ("no-such-option {}", "unknown option `no-such-option`"),
             ("from=\"192.0.2.0/24 {}", "a quote is not closed"),
@@ -328,6 +386,19 @@ mod tests {
         assert_eq!(ignored.iter().map(|line| line.line).collect::<Vec<_>>(), [4, 5]);
         let other = PublicKey::from_openssh(OTHER).unwrap();
         assert!(!keys[0].is(&other) && keys[1].is(&other));
+    }
+
+    #[test]
+    fn an_authority_does_not_log_in_itself() {
+        let key = PublicKey::from_openssh(ED25519).unwrap();
+        let (lines, ignored) = parse(format!("cert-authority,principals=\"a, b\" {ED25519}").as_bytes());
+        assert!(ignored.is_empty(), "{ignored:?}");
+        assert!(!lines[0].is(&key) && lines[0].is_authority(key.key_data()) && lines[0].signs());
+        assert_eq!(lines[0].principals().unwrap(), ["a", "b"]);
+        let plain = parse(ED25519.as_bytes()).0.remove(0);
+        assert!(plain.is(&key) && !plain.is_authority(key.key_data()));
+        let all = plain.into_authority();
+        assert!(!all.is(&key) && all.is_authority(key.key_data()));
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! The command line: which options there are and which part of the library does the work. It does no work itself.
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use haul_client::prompt;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::error::ServerError;
-use crate::{demo, logging, serve, session, web};
+use crate::{demo, logging, password, serve, session, web};
+
+/// Longest line that is read as a password; the limit of passwords themselves is lower.
+const MAX_LINE_BYTES: u64 = 4096;
 
 /// Serves file transfers to `haul`.
 #[derive(Debug, Parser)]
@@ -50,6 +55,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Hash a password for `password` in [[user]]: asks at a terminal, else reads one line of standard input.
+    Password,
     /// Check a configuration and print `ok` or every problem.
     CheckConfig {
         /// Configuration file (TOML).
@@ -89,11 +96,30 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, ServerError> {
             let name = OsString::from("haul");
             Ok(haul_client::run_cli(std::iter::once(name).chain(arguments.iter().cloned())))
         }
+        Command::Password => print(&format!("{}\n", password::hash(ask_password()?.as_bytes())?)),
         Command::CheckConfig { config } => check(&Config::load(config)?),
         Command::PrintConfig { config } => {
             print(&Config::load_or_single_user(config.as_deref())?.to_string())
         }
     }
+}
+
+/// The password: typed twice by a person, or a line from a program.
+fn ask_password() -> Result<Zeroizing<String>, ServerError> {
+    let failed = |error: io::Error| ServerError::ReadPassword(error.to_string());
+    if !prompt::possible() {
+        let mut line = Zeroizing::new(String::with_capacity(2 * password::MAX_PASSWORD_BYTES));
+        io::stdin().lock().take(MAX_LINE_BYTES).read_line(&mut line).map_err(failed)?;
+        let end = line.trim_end_matches(['\r', '\n']).len();
+        line.truncate(end);
+        return Ok(line);
+    }
+    let first = prompt::blocking("Password: ").map_err(failed)?;
+    let second = prompt::blocking("The same again: ").map_err(failed)?;
+    if *first != *second {
+        return Err(ServerError::ReadPassword("the two are not the same".to_owned()));
+    }
+    Ok(first)
 }
 
 /// Warnings count here as problems: whoever checks wants to know all.

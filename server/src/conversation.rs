@@ -17,12 +17,12 @@ use haul_io::disk::{
     resolve_destination,
 };
 use haul_io::drive::{Clock, Drive, End};
-use haul_io::{Command, DriveError, Ending, News, ReceiveEnd, SendEnd, Waker};
+use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choose};
 use haul_proto::control::{
     Agreement, Cancel, Ceiling, ClientMessage, Direction, Feature, LineDecoder, MAX_SOURCES,
-    MAX_SOURCES_BYTES, Offer, OfferedVersions, Outcome, PathText, Refusal, SecretHalf, ServerMessage,
-    Sources, Trouble, UdpEndpoint, encode_line, read_line,
+    MAX_SOURCES_BYTES, Offer, OfferedVersions, Outcome, Overwrite, PathText, Refusal, ResumeCheck,
+    SecretHalf, ServerMessage, Sources, Trouble, UdpEndpoint, encode_line, read_line,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -47,6 +47,9 @@ const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The client decides how long to wait for UDP; a worker outlasts it.
 const UDP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Lines of verdicts that wait for the client to listen.
+const VERDICT_LINES: usize = 64;
 
 /// Holds the conversation to its end.
 pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease: Option<Lease>) -> ExitCode {
@@ -208,11 +211,21 @@ fn prepare(
     if let Some(lease) = &lease {
         terms.begin(lease).map_err(no_share)?;
     }
-    let (agreement, secret) = make_agreement(policy, offer, chosen, terms.ceiling(), port)?;
+    let verdicts = match &disk {
+        Disk::Read(..) => offer.verdicts,
+        Disk::Write(destination, _) => wants_verdicts(offer, destination),
+    };
+    let (agreement, secret) = make_agreement(policy, offer, chosen, (terms.ceiling(), port, verdicts))?;
     carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
     Ok(Prepared { agreement, secret, carrier, disk, terms, lease, proven, challenge_key })
+}
+
+/// Whether anything can be there of what comes. If not, the sender need not wait for a word about each file.
+fn wants_verdicts(offer: &Offer, destination: &haul_io::disk::Destination) -> bool {
+    let matters = offer.overwrite != Overwrite::Always || offer.resume != ResumeCheck::None;
+    offer.verdicts && matters && destination.may_hold(offer.names.iter().map(PathText::as_bytes))
 }
 
 fn no_share(error: LeaseError) -> Refusal {
@@ -238,6 +251,8 @@ fn prepare_upload(policy: &SessionPolicy, offer: &Offer, docroot: &Docroot) -> R
         session: policy.session.clone(),
         preserve_times: offer.preserve_times,
         digest: offer.digest,
+        overwrite: offer.overwrite,
+        resume: offer.resume,
     };
     Ok(Disk::Write(destination, options))
 }
@@ -271,7 +286,8 @@ fn prepare_download(
     let filter = Filter::new(&selection).map_err(path_refusal)?;
     let base = selection.source_base.as_ref().map(PathText::as_bytes);
     let items = SourceItem::list(&docroot, paths, &targets, base).map_err(path_refusal)?;
-    Ok(Disk::Read(docroot, items, SourceOptions { digest: offer.digest, filter }))
+    let (digest, verdicts, resume) = (offer.digest, offer.verdicts, offer.resume);
+    Ok(Disk::Read(docroot, items, SourceOptions { digest, filter, verdicts, resume }))
 }
 
 fn not_permitted(action: &str) -> Refusal {
@@ -321,8 +337,7 @@ fn make_agreement(
     policy: &SessionPolicy,
     offer: &Offer,
     chosen: Chosen,
-    ceiling: Option<Ceiling>,
-    port: u16,
+    (ceiling, port, verdicts): (Option<Ceiling>, u16, bool),
 ) -> Result<(Agreement, SessionSecret), Refusal> {
     let half = SecretHalf::new(random()?);
     let id: [u8; 6] = random()?;
@@ -334,6 +349,7 @@ fn make_agreement(
         udp: UdpEndpoint { port, addresses: Vec::new() },
         ceiling,
         dscp: policy.dscp,
+        verdicts,
     };
     let agreement = agree(offer, chosen, grant);
     let secret = SessionSecret::new(agreement.cipher, &agreement.session, &offer.secret, &half);
@@ -366,21 +382,24 @@ impl Prepared {
             signals,
             Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone() },
         );
-        info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, "agreed");
+        let verdicts = self.agreement.verdicts;
+        info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, verdicts, "agreed");
         speaker.say(&ServerMessage::Agreement(Box::new(self.agreement)));
         let (terms, lease) = (self.terms, self.lease);
         Keeper { terms, lease, speaker: speaker.clone(), commands: tell, waker: waker.clone() }
             .start(&heard, inbox);
-        let drive = Drive { carrier: self.carrier, commands, waker: waker.clone(), udp_timeout: UDP_TIMEOUT };
+        let outlet = outlet(speaker.clone());
+        let (carrier, waking) = (self.carrier, waker.clone());
+        let drive = Drive { carrier, commands, waker: waking, udp_timeout: UDP_TIMEOUT, outlet };
         let wake = move || waker.wake();
         let result = match self.disk {
             Disk::Read(docroot, items, options) => {
                 let source = Source::start(docroot, items, options, wake);
-                send(drive, clock, &SenderConfig { link, rate }, source, &heard)
+                send(drive, clock, &SenderConfig { link, rate, verdicts }, source, &heard)
             }
             Disk::Write(destination, options) => {
                 let sink = Sink::start(destination, options, wake);
-                receive(drive, clock, (link, features), sink, &heard)
+                receive(drive, clock, (link, features, verdicts), sink, &heard)
             }
         };
         conclude(&speaker, result)
@@ -402,11 +421,11 @@ fn send(
 fn receive(
     drive: Drive,
     clock: Clock,
-    (link, features): (LinkConfig, Vec<Feature>),
+    (link, features, verdicts): (LinkConfig, Vec<Feature>, bool),
     sink: Result<Sink, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Outcome, DriveError> {
-    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features };
+    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features, verdicts };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end, heard)
 }
@@ -427,6 +446,17 @@ fn drive_to_end(
         let rtt_ms = snapshot.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3);
         info!(rtt_ms, packets = snapshot.packets, lost = snapshot.lost_packets, "data moved");
         outcome
+    })
+}
+
+/// Says verdicts on a thread of its own: the client may be slow to listen.
+fn outlet(speaker: Speaker) -> Outlet {
+    let (tell, told) = mpsc::sync_channel(VERDICT_LINES);
+    thread::spawn(move || told.into_iter().for_each(|line| speaker.say(&ServerMessage::Verdicts(line))));
+    Outlet::new(move |line| {
+        tell.try_send(line).map_err(|error| match error {
+            mpsc::TrySendError::Full(line) | mpsc::TrySendError::Disconnected(line) => line,
+        })
     })
 }
 
@@ -505,6 +535,10 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
             match decoder.poll_message() {
                 Ok(Some(ClientMessage::Outcome(outcome))) => break Command::PeerOutcome(outcome),
                 Ok(Some(ClientMessage::Cancel(cancel))) => break Command::PeerCancelled(cancel),
+                Ok(Some(ClientMessage::Verdicts(line))) => {
+                    let _ = commands.send(Command::Verdicts(line));
+                    waker.wake();
+                }
                 Ok(Some(ClientMessage::SetRate(wish))) => {
                     let _ = heard.send(Heard::Wish(wish));
                 }

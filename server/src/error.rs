@@ -55,6 +55,20 @@ pub enum ServerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificate of the host key cannot be used.
+    #[error("cannot use the host certificate {}: {reason}", .path.display())]
+    HostCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No hash of a password.
+    #[error(transparent)]
+    Password(#[from] crate::password::PasswordError),
+    /// The password cannot be read.
+    #[error("cannot read the password: {0}")]
+    ReadPassword(String),
     /// The certificate for HTTPS cannot be used.
     #[error("cannot use the certificate for HTTPS: {reason}")]
     Certificate {
@@ -100,12 +114,15 @@ impl ServerError {
             | Self::Config { .. }
             | Self::RootWithoutConfig
             | Self::NoOwnAccount { .. } => 3,
-            Self::StateDir { .. } | Self::HostKey { .. } | Self::Certificate { .. } => 4,
+            Self::StateDir { .. }
+            | Self::HostKey { .. }
+            | Self::HostCertificate { .. }
+            | Self::Certificate { .. } => 4,
             Self::Listen { .. } => 5,
             Self::Privileges(_) => 6,
             Self::Policy(_) => 7,
             Self::Runtime(_) | Self::Output(_) => 8,
-            Self::Demo { .. } => 1,
+            Self::Demo { .. } | Self::Password(_) | Self::ReadPassword(_) => 1,
         }
     }
 
@@ -141,6 +158,10 @@ impl ServerError {
                 "repair it with `chmod 600 {0}`, or move it away to have a new one made; clients will then see a changed host key",
                 path.display()
             )),
+            Self::HostCertificate { .. } => Some(
+                "sign the .pub of the host key in the state directory: ssh-keygen -s CA -h -I NAME -n HOSTNAME FILE.pub"
+                    .to_owned(),
+            ),
             Self::Certificate { .. } => Some(
                 "name a `certificate` and its `key` in [https], or move the file away to have a new one made"
                     .to_owned(),
@@ -152,6 +173,8 @@ impl ServerError {
             | Self::Policy(_)
             | Self::Runtime(_)
             | Self::Demo { .. }
+            | Self::Password(_)
+            | Self::ReadPassword(_)
             | Self::Output(_) => None,
         }
     }

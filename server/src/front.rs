@@ -10,8 +10,12 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use tokio::sync::watch;
 
+use zeroize::Zeroizing;
+
 use crate::admission::{Admission, Ending, NotAdmitted};
+use crate::auth::{self, Denied, Trust};
 use crate::config::{Config, UserEntry};
+use crate::password::Passwords;
 use crate::shares::broker::Broker;
 
 /// How the front works, apart from what an operator sets.
@@ -40,6 +44,10 @@ pub(crate) struct Front {
     pub(crate) ssh: Arc<russh::server::Config>,
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
+    /// Whose certificates count, and what is revoked.
+    pub(crate) trust: Arc<Trust>,
+    /// None if no user has a password: then there is no such way in.
+    passwords: Option<Passwords>,
     admission: Mutex<Admission>,
     /// Connections of HTTPS are counted apart, so that neither door can be blocked by a crowd at the other. Penalties
     /// are common, and kept in the one for SSH.
@@ -52,11 +60,38 @@ impl Front {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
         let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
-        Self { config, options, ssh: Arc::new(ssh), broker, admission, https_admission, random }
+        let trust = Arc::new(Trust::new(&config));
+        let passwords = config.users.iter().find_map(|user| user.password.clone()).map(Passwords::new);
+        let ssh = Arc::new(ssh);
+        Self { config, options, ssh, broker, trust, passwords, admission, https_admission, random }
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {
         self.config.users.iter().find(|user| user.name == name).cloned()
+    }
+
+    /// Whether anybody can log in with a password.
+    pub(crate) const fn takes_passwords(&self) -> bool {
+        self.passwords.is_some()
+    }
+
+    /// The one check of a name and a password, for SSH and the browser: slow for guessers, the same for unknown names.
+    /// Whoever calls it sees to it that a source that fails is held back, as the admission does for SSH.
+    pub(crate) async fn check_password(
+        &self,
+        name: &str,
+        password: Zeroizing<String>,
+    ) -> Result<Arc<UserEntry>, Denied> {
+        let passwords = self.passwords.as_ref().ok_or(Denied::NoPassword)?;
+        let user = self.user(name);
+        let hash = user.as_ref().and_then(|user| user.password.as_deref());
+        passwords.check(name, hash, password).await?;
+        user.ok_or(Denied::UnknownUser)
+    }
+
+    /// Who may log in with what.
+    pub(crate) async fn check_key(&self, name: &str, attempt: auth::Attempt) -> Result<(), Denied> {
+        auth::check(self.user(name), Arc::clone(&self.trust), attempt).await
     }
 
     /// Admits a connection, or says why not.

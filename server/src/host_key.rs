@@ -5,7 +5,8 @@ use std::path::Path;
 
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey};
 
 use crate::error::ServerError;
 use crate::private_file;
@@ -33,6 +34,24 @@ pub fn load_or_create(state_dir: &Path) -> Result<PrivateKey, ServerError> {
 #[must_use]
 pub fn fingerprint(key: &PrivateKey) -> String {
     key.public_key().fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Reads the certificate that an authority made of the host key, for clients that know the authority only.
+///
+/// # Errors
+/// If it cannot be read, or is of another key or of no host.
+pub(crate) fn certificate(path: Option<&Path>, key: &PrivateKey) -> Result<Option<Certificate>, ServerError> {
+    let Some(path) = path else { return Ok(None) };
+    let failed = |reason: String| ServerError::HostCertificate { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let certificate = Certificate::from_openssh(&text).map_err(|error| failed(error.to_string()))?;
+    if certificate.cert_type() != CertType::Host {
+        return Err(failed("it is a user's certificate; sign with ssh-keygen -h".to_owned()));
+    }
+    if certificate.public_key() != key.public_key().key_data() {
+        return Err(failed(format!("it is of another key, expected {}", fingerprint(key))));
+    }
+    Ok(Some(certificate))
 }
 
 fn load(path: &Path) -> Result<Option<PrivateKey>, String> {

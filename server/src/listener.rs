@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::deadline::DeadlineStream;
 use crate::error::ServerError;
 use crate::front::{ConnectionPermit, Front, stopped};
+use crate::host_key;
 use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
@@ -71,7 +72,11 @@ pub async fn run(
     options: Options,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServerError> {
-    let front = Arc::new(Front::new(config, options, ssh_settings::config(host_key)));
+    let passwords = config.users.iter().any(|user| user.password.is_some());
+    let certificate = host_key::certificate(config.host_certificate.as_deref(), &host_key)?;
+    let ssh = ssh_settings::config(host_key, certificate, passwords);
+    let front = Arc::new(Front::new(config, options, ssh));
+    front.trust.scan(&front.config.users);
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
     let mut loops = JoinSet::new();

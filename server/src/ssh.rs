@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+use russh::keys::{Certificate, HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::mpsc;
 use tracing::{Span, debug, info, warn};
+use zeroize::Zeroizing;
 
-use crate::auth::{self, Attempt};
+use crate::auth::{Attempt, Credential, Denied};
 use crate::config::UserEntry;
 use crate::front::Front;
 use crate::logging::shown;
 use crate::policy::{Account, SessionPolicy};
+use crate::ssh_settings;
 use crate::worker::WorkerStart;
 
 /// The subsystem that is a haul session.
@@ -106,23 +108,28 @@ impl Handler {
         Auth::reject()
     }
 
-    /// The one way in.
-    async fn check(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Auth {
-        let attempt = Attempt {
-            key: key.clone(),
-            algorithm: algorithm.clone(),
-            peer: self.peer(),
-            now: SystemTime::now(),
-        };
-        match auth::check(self.front.user(user), attempt).await {
+    /// Checks a key or certificate. `what` is how the log names it.
+    async fn check(&self, user: &str, credential: Credential, what: &str) -> Auth {
+        let attempt = Attempt { credential, peer: self.peer(), now: SystemTime::now() };
+        match self.front.check_key(user, attempt).await {
             Ok(()) => Auth::Accept,
-            Err(reason) => {
-                let key = key.fingerprint(HashAlg::Sha256).to_string();
-                self.span.in_scope(|| info!(user = ?shown(user), key, %reason, "login refused"));
-                self.connection.tried.store(true, Ordering::Relaxed);
-                Auth::reject()
-            }
+            Err(reason) => self.refuse_login(user, what, &reason),
         }
+    }
+
+    fn refuse_login(&self, user: &str, what: &str, reason: &Denied) -> Auth {
+        self.span.in_scope(|| info!(user = ?shown(user), key = what, %reason, "login refused"));
+        self.connection.tried.store(true, Ordering::Relaxed);
+        Auth::reject()
+    }
+
+    /// Remembers who is in, or that nobody is.
+    fn conclude(&mut self, user: &str, what: &str, verdict: Auth) -> Auth {
+        self.user = if verdict == Auth::Accept { self.front.user(user) } else { None };
+        if let Some(user) = &self.user {
+            self.span.in_scope(|| info!(user = user.name, key = what, "login"));
+        }
+        verdict
     }
 
     /// Counts a request on a channel that waits for its purpose; too many end the channel. `false` if it is gone.
@@ -217,6 +224,10 @@ impl Handler {
     }
 }
 
+fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
 /// The address to answer from. A link-local one means nothing without its interface, which the policy does not carry.
 fn bindable(local: SocketAddr) -> Option<IpAddr> {
     match local.ip() {
@@ -233,8 +244,23 @@ impl russh::server::Handler for Handler {
         Ok(Auth::reject())
     }
 
-    async fn auth_password(&mut self, user: &str, _password: &str) -> Result<Auth, russh::Error> {
-        Ok(self.refuse_method(user, "password"))
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
+        if !self.front.takes_passwords() {
+            return Ok(self.refuse_method(user, "password"));
+        }
+        let password = Zeroizing::new(password.to_owned());
+        let verdict = match self.front.check_password(user, password).await {
+            Ok(_) => Auth::Accept,
+            Err(reason) => {
+                let _ = self.refuse_login(user, "password", &reason);
+                // Without the list the library would take the method away after one slip of the finger.
+                Auth::Reject {
+                    proceed_with_methods: Some(ssh_settings::methods(true)),
+                    partial_success: false,
+                }
+            }
+        };
+        Ok(self.conclude(user, "password", verdict))
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -249,9 +275,17 @@ impl russh::server::Handler for Handler {
     async fn auth_openssh_certificate(
         &mut self,
         user: &str,
-        _certificate: &Certificate,
+        certificate: &Certificate,
     ) -> Result<Auth, russh::Error> {
-        Ok(self.refuse_method(user, "certificate"))
+        let what = format!(
+            "certificate {:?} serial {} of {}",
+            shown(certificate.key_id()),
+            certificate.serial(),
+            certificate.signature_key().fingerprint(HashAlg::Sha256)
+        );
+        let credential = Credential::Certificate(Box::new(certificate.clone()));
+        let verdict = self.check(user, credential, &what).await;
+        Ok(self.conclude(user, &what, verdict))
     }
 
     async fn auth_publickey_offered(
@@ -265,17 +299,15 @@ impl russh::server::Handler for Handler {
             self.connection.tried.store(true, Ordering::Relaxed);
             return Err(russh::Error::Disconnect);
         }
-        Ok(self.check(user, offer.public_key, offer.algorithm).await)
+        let probe = Credential::Probe(offer.public_key.clone(), offer.algorithm.clone());
+        Ok(self.check(user, probe, &fingerprint(offer.public_key)).await)
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        let verdict = self.check(user, key.public_key, key.algorithm).await;
-        self.user = if verdict == Auth::Accept { self.front.user(user) } else { None };
-        if let Some(user) = &self.user {
-            let key = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-            self.span.in_scope(|| info!(user = user.name, key, "login"));
-        }
-        Ok(verdict)
+        let what = fingerprint(key.public_key);
+        let credential = Credential::Key(key.public_key.clone(), key.algorithm.clone());
+        let verdict = self.check(user, credential, &what).await;
+        Ok(self.conclude(user, &what, verdict))
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), russh::Error> {

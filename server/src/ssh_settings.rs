@@ -3,21 +3,25 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
 use crate::ssh::CHANNEL_QUEUE;
 
 /// The settings of the SSH library. Each differs from its defaults for a reason.
 #[must_use]
-pub(crate) fn config(host_key: PrivateKey) -> russh::server::Config {
+pub(crate) fn config(
+    host_key: PrivateKey,
+    host_certificate: Option<Certificate>,
+    passwords: bool,
+) -> russh::server::Config {
     russh::server::Config {
         server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-hauld_", env!("CARGO_PKG_VERSION")))),
-        // Only what is advertised; each callback of the handler refuses for itself.
-        methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+        methods: methods(passwords),
         auth_rejection_time: Duration::from_secs(1),
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
+        certificates: host_certificate.into_iter().collect(),
         // The largest volume the library takes before new keys; nonces are safe far beyond.
         limits: Limits::new(1 << 30, 1 << 30, Duration::from_secs(3600)),
         window_size: 2 << 20,
@@ -32,6 +36,15 @@ pub(crate) fn config(host_key: PrivateKey) -> russh::server::Config {
         nodelay: true,
         ..russh::server::Config::default()
     }
+}
+
+/// The methods of login that are advertised; each callback of the handler refuses for itself.
+pub(crate) fn methods(passwords: bool) -> MethodSet {
+    let mut methods = MethodSet::from([MethodKind::PublicKey].as_slice());
+    if passwords {
+        methods.push(MethodKind::Password);
+    }
+    methods
 }
 
 /// No SHA-1, no compression, hardware ciphers first.

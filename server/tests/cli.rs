@@ -60,7 +60,7 @@ fn each_mistake_is_one_line_and_the_exit_code_is_three() {
         ("127.0.0.1:0", "127.0.0.1", "`listen` in [ssh], line 3: expected a list of addresses with port"),
         ("[[user]]", "[user]", "`user`, line 4: expected [[user]], found [user]"),
         ("[ssh]", "[ssh", "no valid TOML, line 2:"),
-        ("/keys\"", "/missing\"", "user `alice` cannot log in, line 7:"),
+        ("/keys\"", "/missing\"", "user `alice` cannot log in with a key, line 7:"),
     ];
     for (n, (from, to, expected)) in cases.into_iter().enumerate() {
         let config = write(&folder, &good.replace(from, to));

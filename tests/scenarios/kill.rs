@@ -37,9 +37,13 @@ struct Victim {
 
 impl Victim {
     fn start(way: Way) -> Self {
+        Self::start_with(way, &[])
+    }
+
+    fn start_with(way: Way, options: &[&str]) -> Self {
         let pair = Pair::start(ServerOptions::default());
         make_file(&pair.from(way).join("file"), 64 * MIB, 1);
-        let mut client = pair.copy(way, &["file"], "arrived").args(["-l", "20m"]).spawn();
+        let mut client = pair.copy(way, &["file"], "arrived").args(["-l", "20m"]).args(options).spawn();
         client.wait_for("progress", |client| bytes_moved(client) > MIB);
         let workers = pair.server.workers();
         assert_eq!(workers.len(), 1, "{}", pair.server.log());
@@ -129,10 +133,10 @@ fn a_server_that_was_killed_serves_again_at_once() {
 }
 
 #[test]
-fn an_interrupted_client_says_so_and_no_partial_file_stays() {
+fn an_interrupted_client_says_so_and_no_partial_file_stays_unless_it_may_be_continued() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         for way in WAYS {
-            let victim = Victim::start(way);
+            let victim = Victim::start_with(way, &["-k0"]);
             let to = victim.pair.to(way);
             assert!(!partials(&to).is_empty(), "{way:?}: no partial file while the transfer runs");
             victim.client.signal(signal);
@@ -154,7 +158,7 @@ fn an_interrupted_client_says_so_and_no_partial_file_stays() {
 #[test]
 fn a_stopped_server_tells_its_clients() {
     for way in WAYS {
-        let mut victim = Victim::start(way);
+        let mut victim = Victim::start_with(way, &["-k0"]);
         victim.pair.server.terminate(Duration::from_secs(20));
         let Victim { pair, client, worker, .. } = victim;
         let outcome = client.wait();

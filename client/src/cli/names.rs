@@ -1,7 +1,7 @@
 //! The words that options take, and what they stand for in the protocol.
 
 use clap::ValueEnum;
-use haul_proto::control::{Cipher, Digest, RatePolicy};
+use haul_proto::control::{self, Cipher, Digest, RatePolicy};
 use serde::Serialize;
 
 /// `--policy`.
@@ -74,6 +74,18 @@ pub enum Overwrite {
     DiffOlder,
     /// Replace it if the source is newer
     Older,
+}
+
+impl From<Overwrite> for control::Overwrite {
+    fn from(name: Overwrite) -> Self {
+        match name {
+            Overwrite::Never => Self::Never,
+            Overwrite::Always => Self::Always,
+            Overwrite::Diff => Self::Diff,
+            Overwrite::DiffOlder => Self::DiffOlder,
+            Overwrite::Older => Self::Older,
+        }
+    }
 }
 
 /// `--symbolic-links`.

@@ -12,6 +12,7 @@ use clap::builder::{
     EnumValueParser, OsStringValueParser, PossibleValue, StringValueParser, TypedValueParser,
 };
 use clap::{Arg, Command, ValueEnum};
+use haul_proto::control::ResumeCheck;
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use serde::Serialize;
@@ -37,6 +38,17 @@ pub enum ResumeLevel {
     Digest,
     /// 3: what is there is read again first.
     Reread,
+}
+
+impl From<ResumeLevel> for ResumeCheck {
+    fn from(level: ResumeLevel) -> Self {
+        match level {
+            ResumeLevel::StartOver => Self::None,
+            ResumeLevel::Attributes => Self::Attributes,
+            ResumeLevel::Digest => Self::Digest,
+            ResumeLevel::Reread => Self::Reread,
+        }
+    }
 }
 
 /// `-@`: the bytes of a single file that are wanted.

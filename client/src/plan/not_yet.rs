@@ -2,7 +2,7 @@
 //! transfer that asks for it is refused. Whoever makes one effective takes its line out.
 
 use super::{CarrierChoice, Plan};
-use crate::cli::names::{Keep, Overwrite, SymbolicLinks};
+use crate::cli::names::{Keep, SymbolicLinks};
 use crate::operands::{LocalEnd, PlannedRoute, Sources};
 
 type Asks = fn(&Plan) -> bool;
@@ -37,10 +37,7 @@ const NOT_YET: &[(&str, Asks)] = &[
     ("--remove-empty-source-directory", |plan| plan.around.remove_empty_source_directory),
     ("--file-manifest", |plan| plan.manifest.is_some()),
     ("--file-crypt", |plan| plan.file_crypt.is_some()),
-    // Resume and overwrite. A lower or higher -k ends with the same files.
-    ("--overwrite=never, older and diff+older", |plan| {
-        !matches!(plan.resume.overwrite, Overwrite::Always | Overwrite::Diff)
-    }),
+    // Resume and overwrite.
     ("--save-before-overwrite", |plan| plan.resume.save_before_overwrite),
     ("--partial-file-suffix", |plan| plan.resume.partial_file_suffix.is_some()),
     // Carriers.

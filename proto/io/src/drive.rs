@@ -11,6 +11,7 @@ use haul_proto::link::{Link, Transmit};
 use haul_proto::rate::RateConfig;
 use haul_proto::stats::{Sample, Snapshot};
 use haul_proto::units::Rate;
+use haul_proto::verdict::Verdicts;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
@@ -45,6 +46,8 @@ pub enum Command {
     PeerGone,
     /// Other rate settings are in force.
     SetRate(RateConfig),
+    /// What the peer needs of the next files.
+    Verdicts(Verdicts),
     /// The user wants to stop.
     Interrupt,
 }
@@ -132,6 +135,13 @@ pub trait End {
     /// # Errors
     /// If the disk cannot go on.
     fn exchange_disk(&mut self) -> Result<bool, DriveError>;
+    /// The peer tells what it needs of the next files.
+    ///
+    /// # Errors
+    /// If it cannot be so.
+    fn handle_verdicts(&mut self, line: &Verdicts) -> Result<(), DriveError>;
+    /// What this end needs of the next files, for the peer.
+    fn poll_verdicts(&mut self) -> Option<Verdicts>;
     /// A datagram of this size cannot leave this host.
     fn handle_too_big(&mut self, now: Duration, size: u16);
     /// Other rate settings are in force; only a sending end has to do with them.
@@ -165,6 +175,22 @@ pub enum News {
     Sample(Sample),
 }
 
+/// Takes lines of verdicts to the peer. One that has no room gives the line back, and is asked again soon.
+pub struct Outlet(Box<dyn FnMut(Verdicts) -> Result<(), Verdicts> + Send>);
+
+impl Outlet {
+    /// Through this function.
+    pub fn new(tell: impl FnMut(Verdicts) -> Result<(), Verdicts> + Send + 'static) -> Self {
+        Self(Box::new(tell))
+    }
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outlet(..)")
+    }
+}
+
 /// What a transfer is driven with.
 #[derive(Debug)]
 pub struct Drive {
@@ -176,6 +202,8 @@ pub struct Drive {
     pub waker: Waker,
     /// How long to wait for the peer's first datagram.
     pub udp_timeout: Duration,
+    /// Where verdicts go.
+    pub outlet: Outlet,
 }
 
 /// Now, on the clock that machines are driven by.
@@ -215,9 +243,11 @@ impl Drive {
         let start = clock.now();
         let mut gathering = Gathering::new(start, self.carrier.receive_buffer());
         let mut progress = Progress { told: start, bytes: 0, rate: None };
+        let mut unsaid = None;
         loop {
             let mut busy = self.take_arrivals(clock, end, &mut gathering)?;
             busy |= end.exchange_disk()?;
+            self.tell_verdicts(end, &mut unsaid);
             let now = clock.now();
             if let Some(outcome) = self.take_commands(now, end)? {
                 return Ok(self.finish(now, end, &mut buffer, outcome));
@@ -273,12 +303,25 @@ impl Drive {
         Ok(true)
     }
 
+    fn tell_verdicts(&mut self, end: &mut dyn End, unsaid: &mut Option<Verdicts>) {
+        while let Some(line) = unsaid.take().or_else(|| end.poll_verdicts()) {
+            if let Err(line) = (self.outlet.0)(line) {
+                *unsaid = Some(line);
+                return;
+            }
+        }
+    }
+
     fn take_commands(&self, now: Duration, end: &mut dyn End) -> Result<Option<Outcome>, DriveError> {
         loop {
             return match self.commands.try_recv() {
                 // All at once: a peer that sends many must not make a queue of them.
                 Ok(Command::SetRate(config)) => {
                     end.set_rate(now, config);
+                    continue;
+                }
+                Ok(Command::Verdicts(line)) => {
+                    end.handle_verdicts(&line)?;
                     continue;
                 }
                 Ok(Command::PeerOutcome(outcome)) if end.takes_outcome() => Ok(Some(outcome)),
@@ -420,12 +463,14 @@ impl Progress {
             return;
         }
         let mut snapshot = end.snapshot();
-        let bytes = snapshot.bytes_done.saturating_sub(self.bytes);
+        // What was there before was not moved.
+        let moved = snapshot.bytes_done.saturating_sub(snapshot.bytes_held);
+        let bytes = moved.saturating_sub(self.bytes);
         let sample = bytes as f64 / elapsed.as_secs_f64();
         let rate = self.rate.map_or(sample, |rate| rate + (sample - rate) / 8.0);
         self.rate = Some(rate);
         snapshot.rate = Rate::from_bytes_per_second(rate);
-        (self.told, self.bytes) = (now, snapshot.bytes_done);
+        (self.told, self.bytes) = (now, moved);
         observe(News::Progress(snapshot));
     }
 }

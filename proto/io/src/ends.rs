@@ -9,6 +9,7 @@ use haul_proto::rate::RateConfig;
 use haul_proto::receiver::Receiver;
 use haul_proto::sender::Sender;
 use haul_proto::stats::{Sample, Snapshot};
+use haul_proto::verdict::Verdicts;
 
 use crate::disk::{Sink, Source, SourceEvent};
 use crate::drive::{DriveError, End};
@@ -58,6 +59,9 @@ impl End for SendEnd {
             self.sender.handle_record(&record)?;
             moved = true;
         }
+        while let Some(decision) = self.sender.poll_decision() {
+            self.source.decide(decision);
+        }
         while let Some((_, buffer)) = self.sender.poll_read() {
             if self.source.request(buffer.unwrap_or_default()) {
                 self.sender.on_read_without_wait();
@@ -73,6 +77,14 @@ impl End for SendEnd {
             moved = true;
         }
         Ok(moved)
+    }
+
+    fn handle_verdicts(&mut self, line: &Verdicts) -> Result<(), DriveError> {
+        Ok(self.sender.handle_verdicts(line)?)
+    }
+
+    fn poll_verdicts(&mut self) -> Option<Verdicts> {
+        None
     }
 
     fn handle_too_big(&mut self, now: Duration, size: u16) {
@@ -158,6 +170,14 @@ impl End for ReceiveEnd {
             moved = true;
         }
         Ok(moved)
+    }
+
+    fn handle_verdicts(&mut self, _line: &Verdicts) -> Result<(), DriveError> {
+        Err(haul_proto::Error::PeerMisbehaved("the sender told what it needs").into())
+    }
+
+    fn poll_verdicts(&mut self) -> Option<Verdicts> {
+        self.receiver.poll_verdicts()
     }
 
     fn handle_too_big(&mut self, _now: Duration, size: u16) {

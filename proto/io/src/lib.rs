@@ -10,6 +10,6 @@ pub mod drive;
 mod ends;
 mod waker;
 
-pub use drive::{Command, DriveError, Ending, News};
+pub use drive::{Command, DriveError, Ending, News, Outlet};
 pub use ends::{ReceiveEnd, SendEnd};
 pub use waker::Waker;

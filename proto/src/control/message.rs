@@ -11,6 +11,7 @@ use super::selection::{Feature, Selection, Sources, known_features};
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
+use crate::verdict::Verdicts;
 
 /// What the client says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub enum ClientMessage {
     Sources(Sources),
     /// Other rate settings are wished for from now on.
     SetRate(RateTerms),
+    /// What the receiving client needs of the next files.
+    Verdicts(Verdicts),
     /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
     Outcome(Outcome),
     /// The client gives up.
@@ -39,6 +42,8 @@ pub enum ServerMessage {
     /// The rate settings in force from now on: the answer to [`ClientMessage::SetRate`], or a change of what the server
     /// allows.
     Rate(RateGrant),
+    /// What the receiving server needs of the next files.
+    Verdicts(Verdicts),
     /// How the transfer ended as the server sees it. The conversation ends.
     Outcome(Outcome),
     /// The server gives up.
@@ -108,6 +113,83 @@ pub enum Digest {
     None,
 }
 
+/// What happens to files that stand at the destination; the names are ascp's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Overwrite {
+    /// They are replaced.
+    #[default]
+    #[serde(rename = "always")]
+    Always,
+    /// They stay.
+    #[serde(rename = "never")]
+    Never,
+    /// They are replaced if they differ from the source, as far as the resume check looks.
+    #[serde(rename = "diff")]
+    Diff,
+    /// They are replaced if they are older than the source.
+    #[serde(rename = "older")]
+    Older,
+    /// They are replaced if they differ and are older.
+    #[serde(rename = "diff+older")]
+    DiffOlder,
+}
+
+/// How what is there of a file is checked before it is taken for a part of it; the levels are ascp's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum ResumeCheck {
+    /// Not at all: every file comes whole.
+    #[default]
+    None,
+    /// Size and time of the source.
+    Attributes,
+    /// These, and at the end the digest of the whole file.
+    Digest,
+    /// These, and what is there is read again first.
+    Reread,
+}
+
+impl TryFrom<u8> for ResumeCheck {
+    type Error = &'static str;
+
+    fn try_from(level: u8) -> Result<Self, &'static str> {
+        match level {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Attributes),
+            2 => Ok(Self::Digest),
+            3 => Ok(Self::Reread),
+            _ => Err("expected a resume level, 0 to 3"),
+        }
+    }
+}
+
+impl From<ResumeCheck> for u8 {
+    fn from(check: ResumeCheck) -> Self {
+        match check {
+            ResumeCheck::None => 0,
+            ResumeCheck::Attributes => 1,
+            ResumeCheck::Digest => 2,
+            ResumeCheck::Reread => 3,
+        }
+    }
+}
+
+const fn is_default_overwrite(overwrite: &Overwrite) -> bool {
+    matches!(overwrite, Overwrite::Always)
+}
+
+const fn is_no_resume(check: &ResumeCheck) -> bool {
+    matches!(check, ResumeCheck::None)
+}
+
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// First message of the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
@@ -153,6 +235,19 @@ pub struct Offer {
     /// DSCP that the server is asked to put on what it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// What happens to files that stand at the destination.
+    #[serde(default, skip_serializing_if = "is_default_overwrite")]
+    pub overwrite: Overwrite,
+    /// How unfinished files are continued.
+    #[serde(default, skip_serializing_if = "is_no_resume")]
+    pub resume: ResumeCheck,
+    /// Upload: the client can go by verdicts. Download: it will give them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub verdicts: bool,
+    /// Upload: names that the sources will have below the destination, by which the server sees whether anything of
+    /// them can be there. None: they are too many to be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<PathText>,
     /// What the client understands beyond the first programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
     pub features: Vec<Feature>,
@@ -212,6 +307,9 @@ pub struct Agreement {
     /// DSCP of what the server sends; none is best effort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// The receiver says what it needs of each file, and the sender goes by it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub verdicts: bool,
     /// What both sides understand beyond the first programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
     pub features: Vec<Feature>,
@@ -323,6 +421,8 @@ pub enum Trouble {
     Interrupted,
     /// A limit of the server is reached.
     Limit,
+    /// Another transfer is at work on it.
+    Busy,
     /// A defect of this program.
     Internal,
     /// A kind that a newer peer knows.
@@ -358,6 +458,15 @@ pub struct Outcome {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Files that were there already, or were not to be replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// Their bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_bytes: u64,
+    /// Bytes that were there of files that were continued.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed_bytes: u64,
     /// Entries that failed.
     pub failed: u64,
     /// The first failures, at most [`MAX_REPORTED_FAILURES`].
@@ -426,6 +535,10 @@ mod tests {
             digest: Digest::Blake3,
             udp_port: None,
             dscp: None,
+            overwrite: Overwrite::Always,
+            resume: ResumeCheck::None,
+            verdicts: false,
+            names: Vec::new(),
             features: Vec::new(),
             selection: None,
             secret: SecretHalf::new([1; 32]),
@@ -445,6 +558,7 @@ mod tests {
             target_rate: Some(Rate::from_bps(1)),
             min_rate: None,
             dscp: None,
+            verdicts: false,
             features: Vec::new(),
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),
@@ -497,8 +611,14 @@ mod tests {
         };
         let limits = Limits { network: 3, sender_disk: 4, ..Limits::default() };
         let sent = Some(SentCounters { packets: 5, lost_packets: 1, retransmitted_bytes: 9, limits });
-        let outcome =
-            ServerMessage::Outcome(Outcome { files: 1, bytes: 2, failed: 1, failures: vec![failure], sent });
+        let outcome = ServerMessage::Outcome(Outcome {
+            files: 1,
+            bytes: 2,
+            failed: 1,
+            failures: vec![failure],
+            sent,
+            ..Outcome::default()
+        });
         for (message, expected) in [
             (refusal, r#"{"type":"refusal","trouble":"outside_docroot","message":"no","remedy":"go"}"#),
             (

@@ -32,6 +32,8 @@ pub struct Grant {
     pub ceiling: Option<Ceiling>,
     /// What the server sends carries this, whatever the client asks for.
     pub dscp: Option<Dscp>,
+    /// The receiver will say what it needs of each file.
+    pub verdicts: bool,
 }
 
 /// Whether the client speaks this crate's version.
@@ -93,6 +95,8 @@ pub fn check(offer: &Offer, agreement: &Agreement) -> Result<(), Refusal> {
         "a minimum rate"
     } else if agreement.policy != offer.policy && agreement.policy != RatePolicy::Fair {
         "a rate policy"
+    } else if agreement.verdicts && !offer.verdicts {
+        "verdicts"
     } else if agreement.session.len() != 16 || !agreement.session.bytes().all(|byte| byte.is_ascii_hexdigit())
     {
         "a session name"
@@ -137,6 +141,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         target_rate,
         min_rate,
         dscp,
+        verdicts: grant.verdicts && offer.verdicts,
         features: Feature::common(&offer.features),
         changes,
         secret: grant.secret,
@@ -145,7 +150,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Digest, Direction};
+    use super::super::message::{Digest, Direction, Overwrite, ResumeCheck};
     use super::*;
 
     fn offer() -> Offer {
@@ -165,6 +170,10 @@ mod tests {
             digest: Digest::Blake3,
             udp_port: None,
             dscp: None,
+            overwrite: Overwrite::default(),
+            resume: ResumeCheck::default(),
+            verdicts: false,
+            names: Vec::new(),
             features: Vec::new(),
             selection: None,
             secret: SecretHalf::new([1; 32]),
@@ -180,6 +189,7 @@ mod tests {
             udp: UdpEndpoint { port: 33001, addresses: Vec::new() },
             ceiling: None,
             dscp: None,
+            verdicts: false,
         }
     }
 

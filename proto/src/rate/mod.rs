@@ -45,7 +45,7 @@ pub struct PathSample {
     pub interval: Duration,
     /// Packets that arrived by this report.
     pub arrived_packets: u64,
-    /// Packets that were declared lost by this report.
+    /// Packets that were declared lost by this report, those of outages apart.
     pub lost_packets: u64,
     /// Whether the sender had less to send than it was allowed to.
     pub idle: bool,

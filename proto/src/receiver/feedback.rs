@@ -28,7 +28,7 @@ pub(crate) struct Feedback {
     sequence: u32,
     delay_zero: Option<i32>,
     delay: Option<(i32, i32)>,
-    train: Train,
+    trains: Trains,
     since_report: u64,
     bytes_since_report: u64,
     /// A report goes at once after this many bytes, on short paths.
@@ -71,7 +71,7 @@ impl Feedback {
 
     /// A DATA packet of `size` bytes told when it was sent and which packet numbers still matter.
     pub(crate) fn on_data(&mut self, now: Duration, number: u64, size: u16, sent_us: u32, floor: u32) {
-        self.train.on_packet(now, size, sent_us);
+        self.trains.on_packet(now, number, size, sent_us);
         let delay = (now.as_micros() as u32).wrapping_sub(sent_us) as i32;
         let zero = *self.delay_zero.get_or_insert(delay);
         // Relative to the first delay, so that the wrapping clocks compare rightly.
@@ -140,14 +140,15 @@ impl Feedback {
         };
         let zero = self.delay_zero.unwrap_or(0);
         let (least, most) = self.delay.take().unwrap_or((1, 0));
+        let (train_bytes, train_time) = self.trains.take();
         let head = Report {
             largest,
             held_us: u32::try_from(now.saturating_sub(at).as_micros()).unwrap_or(u32::MAX),
             clock_us: now.as_micros() as u32,
             delay_min_us: zero.wrapping_add(least),
             delay_max_us: zero.wrapping_add(most),
-            train_bytes: std::mem::take(&mut self.train.bytes),
-            train_us: std::mem::take(&mut self.train.time).as_micros() as u64,
+            train_bytes,
+            train_us: train_time.as_micros() as u64,
             runs: Vec::new(),
             ..standing.clone()
         };
@@ -203,22 +204,38 @@ impl Feedback {
     }
 }
 
-/// Packets that were sent at one time: how far apart they arrive tells the rate of the narrowest link.
+/// How much each packet counts for the disorder, and how much of it trains survive.
+const DISORDER_MEMORY: f64 = 1.0 / 64.0;
+/// See [`DISORDER_MEMORY`].
+const DISORDER_MAX: f64 = 0.1;
+
+/// Packets that were sent at one time: how far apart they arrive tells the rate of the narrowest link. But not while many
+/// overtake each other: then it is jitter that spreads them.
 #[derive(Debug, Default)]
-struct Train {
+struct Trains {
     sent_us: u32,
-    latest: Option<Duration>,
+    latest: Option<(u64, Duration)>,
+    /// Share of packets that arrive behind a later one of their train, fading.
+    disorder: f64,
     bytes: u64,
     time: Duration,
 }
 
-impl Train {
-    fn on_packet(&mut self, now: Duration, size: u16, sent_us: u32) {
-        if let Some(latest) = self.latest.filter(|_| sent_us == self.sent_us) {
+impl Trains {
+    fn on_packet(&mut self, now: Duration, number: u64, size: u16, sent_us: u32) {
+        if let Some((latest, at)) = self.latest.filter(|_| sent_us == self.sent_us) {
+            let late = number < latest;
+            self.disorder += DISORDER_MEMORY * (f64::from(u8::from(late)) - self.disorder);
             self.bytes += u64::from(size);
-            self.time += now.saturating_sub(latest);
+            self.time += now.saturating_sub(at);
         }
-        (self.sent_us, self.latest) = (sent_us, Some(now));
+        (self.sent_us, self.latest) = (sent_us, Some((number, now)));
+    }
+
+    /// Bytes and time since the last call.
+    fn take(&mut self) -> (u64, Duration) {
+        let told = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.time));
+        if self.disorder > DISORDER_MAX { (0, Duration::ZERO) } else { told }
     }
 }
 
@@ -301,5 +318,27 @@ mod tests {
         assert_eq!(feedback.due(), Some(ms(110)));
         (100..100 + REPORT_PACKETS).for_each(|number| feedback.on_packet(ms(103), number, 1000));
         assert_eq!(feedback.due(), Some(ms(100)), "at once");
+    }
+
+    #[test]
+    fn trains_tell_the_rate_of_the_link_unless_jitter_disorders_them() {
+        let us = Duration::from_micros;
+        let mut trains = Trains::default();
+        for number in 0..64 {
+            // Two trains of 32, a packet each 100 us; one of them is overtaken by the next.
+            let number = if number == 40 {
+                41
+            } else if number == 41 {
+                40
+            } else {
+                number
+            };
+            trains.on_packet(us(number * 100), number, 1000, (number / 32) as u32);
+        }
+        assert_eq!(trains.take().0, 62_000);
+        for number in 64..128 {
+            trains.on_packet(us(number * 100), number ^ 1, 1000, 7);
+        }
+        assert_eq!(trains.take(), (0, Duration::ZERO));
     }
 }

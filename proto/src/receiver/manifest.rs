@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::constants::{BLOCK_BYTES, MANIFEST_WINDOW, MAX_GAPS, PENDING_FILES};
+use crate::constants::{BLOCK_BYTES, MANIFEST_WINDOW, MAX_GAPS, MAX_PARTS, PENDING_FILES};
 use crate::control::Feature;
 use crate::disk::{EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry};
 use crate::layout::{Extent, Layout};
 use crate::manifest::{Record, Trailer, TreeCheck};
 use crate::range_set::RangeSet;
+use crate::verdict::{Verdict, Verdicts, VerdictsOut, Wanted as _};
 
 /// What a record means to the receiver.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Step {
     Skipped(EntryFailure),
     /// A file was placed.
     File,
+    /// A file whose place depends on what is needed of it.
+    Look(FileEntry),
     /// The manifest is complete.
     End,
 }
@@ -41,14 +44,23 @@ pub(super) struct ManifestIn {
     folders: usize,
     /// Reading stopped because too many files are awaited.
     held_back: bool,
+    /// Places depend on verdicts.
+    verdicts: bool,
+    /// Files that were listed and have no verdict yet.
+    undecided: usize,
+    said: VerdictsOut,
+    /// Files that are wanted in part.
+    parts: Vec<Arc<FileEntry>>,
+    /// Of those, the ones that are wanted whole after all.
+    wrong: Vec<u64>,
     /// What was agreed on beyond the first records.
     features: Vec<Feature>,
 }
 
 impl ManifestIn {
-    /// For a manifest that may hold what `features` allow.
-    pub(super) fn new(features: &[Feature]) -> Self {
-        Self { features: features.to_vec(), ..Self::default() }
+    /// For a manifest that may hold what `features` allow, with or without verdicts.
+    pub(super) fn new(features: &[Feature], verdicts: bool) -> Self {
+        Self { features: features.to_vec(), verdicts, ..Self::default() }
     }
 
     /// Takes a piece of the stream.
@@ -99,7 +111,9 @@ impl ManifestIn {
     }
 
     fn has_room(&self) -> bool {
-        self.files.len() < PENDING_FILES && self.folders < PENDING_FILES
+        self.files.len() + self.undecided < PENDING_FILES
+            && self.folders < PENDING_FILES
+            && !self.said.is_full()
     }
 
     /// The disk has answered for a folder or a link.
@@ -114,12 +128,14 @@ impl ManifestIn {
                 Step::Folder(FolderEntry { id: self.tree.folders(), parent, name, attributes })
             }
             Record::File { parent, name, size, attributes } => {
-                let extent =
-                    self.layout.push(size).ok_or(Error::PeerMisbehaved("the content exceeds 2^48 bytes"))?;
-                let pieces = (extent.end() - 1) / BLOCK_BYTES - extent.offset / BLOCK_BYTES + 1;
-                let entry = FileEntry { id: self.next_file, parent, name, size, attributes, pieces };
+                let (id, missing, pieces) = (self.next_file, None, 0);
+                let entry = FileEntry { id, parent, name, size, attributes, missing, pieces };
                 self.next_file += 1;
-                self.files.push_back((extent, Arc::new(entry)));
+                if self.verdicts {
+                    self.undecided += 1;
+                    return Ok(Step::Look(entry));
+                }
+                self.push(entry)?;
                 Step::File
             }
             Record::Link { .. } if !self.features.contains(&Feature::Links) => {
@@ -133,10 +149,91 @@ impl ManifestIn {
                 Step::Skipped(EntryFailure { path, trouble, message })
             }
             Record::End { .. } => {
-                self.layout.finish();
+                self.end_if_decided();
                 Step::End
             }
         })
+    }
+
+    /// Gives a file its place in the content.
+    fn push(&mut self, mut file: FileEntry) -> Result<Arc<FileEntry>, Error> {
+        let wanted = file.missing.wanted_bytes(file.size);
+        let extent =
+            self.layout.push(wanted).ok_or(Error::PeerMisbehaved("the content exceeds 2^48 bytes"))?;
+        file.pieces = (extent.end() - 1) / BLOCK_BYTES - extent.offset / BLOCK_BYTES + 1;
+        let file = Arc::new(file);
+        self.files.push_back((extent, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// The disk has told what is needed of the next file.
+    ///
+    /// # Errors
+    /// [`Error::PeerMisbehaved`] if the content gets too large.
+    pub(super) fn decide(&mut self, mut file: FileEntry, verdict: Verdict) -> Result<(), Error> {
+        self.undecided = self.undecided.saturating_sub(1);
+        let verdict = match verdict {
+            Verdict::Part(_) if self.parts.len() >= MAX_PARTS => Verdict::All,
+            verdict => verdict,
+        };
+        self.said.push(&verdict);
+        match verdict {
+            Verdict::Skip => {}
+            Verdict::All => drop(self.push(file)?),
+            Verdict::Part(missing) => {
+                file.missing = Some(missing);
+                let file = self.push(file)?;
+                self.parts.push(file);
+            }
+        }
+        self.end_if_decided();
+        Ok(())
+    }
+
+    /// A file that was wanted in part is wanted whole after all.
+    pub(super) fn on_wrong(&mut self, id: u64) {
+        self.wrong.push(id);
+    }
+
+    fn end_if_decided(&mut self) {
+        if !self.tree.is_ended() || self.undecided > 0 {
+            return;
+        }
+        if self.parts.is_empty() {
+            self.layout.finish();
+        } else {
+            // Where the parts end must be known before it can be told whether they fit.
+            self.layout.break_block();
+        }
+    }
+
+    /// All that was placed has been stored: what was wrong in the parts gets a place at the end. Returns whether there
+    /// was such a second round.
+    ///
+    /// # Errors
+    /// [`Error::PeerMisbehaved`] if the content gets too large.
+    pub(super) fn place_again(&mut self) -> Result<bool, Error> {
+        if self.layout.is_finished() || !self.tree.is_ended() || self.undecided > 0 {
+            return Ok(false);
+        }
+        let mut wrong = std::mem::take(&mut self.wrong);
+        wrong.sort_unstable();
+        wrong.dedup();
+        for part in std::mem::take(&mut self.parts) {
+            if wrong.binary_search(&part.id).is_ok() {
+                let FileEntry { id, parent, size, attributes, .. } = *part;
+                let (name, missing, pieces) = (part.name.clone(), None, 0);
+                self.push(FileEntry { id, parent, name, size, attributes, missing, pieces })?;
+            }
+        }
+        self.said.finish(wrong);
+        self.layout.finish();
+        Ok(true)
+    }
+
+    /// The next line of verdicts.
+    pub(super) fn poll_verdicts(&mut self) -> Option<Verdicts> {
+        self.said.poll()
     }
 
     /// What `block` holds of which files.
@@ -159,7 +256,7 @@ impl ManifestIn {
             pieces.push(FilePiece {
                 file: Arc::clone(file),
                 bytes: (first - start) as usize..(last - start) as usize,
-                offset: first - extent.offset,
+                offset: file.missing.file_offset(first - extent.offset),
                 trailer,
             });
         }
@@ -178,7 +275,10 @@ impl ManifestIn {
     /// Whether reading stopped for want of room, and there is room again.
     pub(crate) fn may_go_on(&self) -> bool {
         const ENOUGH: usize = PENDING_FILES / 8 * 7;
-        self.held_back && self.files.len() < ENOUGH && self.folders < ENOUGH
+        self.held_back
+            && self.files.len() + self.undecided < ENOUGH
+            && self.folders < ENOUGH
+            && !self.said.is_full()
     }
 
     /// Where files stand.

@@ -13,11 +13,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::Error;
-use crate::constants::{BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, STATS_INTERVAL_MIN};
+use crate::constants::{
+    BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, LOOKS_TOGETHER, STATS_INTERVAL_MIN,
+};
 use crate::control::{Failure, Feature, MAX_REPORTED_FAILURES, Outcome, PathText};
-use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure};
+use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure, Looked};
 use crate::link::{Link, LinkConfig, Transmit};
 use crate::stats::{Sample, Snapshot};
+use crate::verdict::{Verdict, Verdicts};
 use crate::wire::Reader;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{DataHeader, Object, PacketType};
@@ -33,6 +36,8 @@ pub struct ReceiverConfig {
     pub link: LinkConfig,
     /// Bytes that may wait in this host's socket buffer, arrived but not yet taken; 0 if unknown.
     pub socket_buffer: u64,
+    /// The sender waits for verdicts.
+    pub verdicts: bool,
     /// What was agreed on beyond the first programs.
     pub features: Vec<Feature>,
 }
@@ -57,6 +62,8 @@ pub struct Receiver {
     next_hello: Duration,
     delivered_mark: (Duration, u64),
     stored: u64,
+    /// Bytes that need not be sent because they are there.
+    held: u64,
     outcome: Outcome,
     /// The sender's latest word about itself, and when another is taken.
     sample: Option<Sample>,
@@ -74,7 +81,7 @@ impl Receiver {
             link: Link::new(now, &config.link),
             socket_buffer: config.socket_buffer,
             feedback: Feedback::new(config.socket_buffer),
-            manifest: ManifestIn::new(&config.features),
+            manifest: ManifestIn::new(&config.features, config.verdicts),
             content: ContentIn::default(),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -86,6 +93,7 @@ impl Receiver {
             next_hello: now,
             delivered_mark: (now, 0),
             stored: 0,
+            held: 0,
             outcome: Outcome::default(),
             sample: None,
             next_sample: now,
@@ -164,6 +172,13 @@ impl Receiver {
                     *requested += 1;
                     requests.push_back(DiskRequest::Folder(folder));
                 }
+                Step::Look(file) => match requests.back_mut() {
+                    Some(DiskRequest::Look(files)) if files.len() < LOOKS_TOGETHER => files.push(file),
+                    _ => {
+                        *requested += 1;
+                        requests.push_back(DiskRequest::Look(vec![file]));
+                    }
+                },
                 Step::Link(link) => {
                     *requested += 1;
                     requests.push_back(DiskRequest::Link(link));
@@ -181,8 +196,7 @@ impl Receiver {
                 break;
             }
         }
-        self.finish_if_done();
-        Ok(())
+        self.finish_if_done()
     }
 
     fn take_content(&mut self, offset: u64, piece: &[u8]) -> Result<(), Error> {
@@ -222,30 +236,72 @@ impl Receiver {
                 self.manifest.on_folder_done();
                 note_failure(&mut self.outcome, failure);
             }
-            DiskDone::Block { buffer, stored, finished, failed } => {
+            DiskDone::Looked(files) => return self.take_verdicts(files),
+            DiskDone::Block { buffer, stored, finished, found, wrong, failed } => {
                 self.content.handle_buffer(buffer);
                 self.stored += stored;
                 self.outcome.files += finished.len() as u64;
                 self.outcome.bytes += finished.iter().sum::<u64>();
+                self.outcome.skipped += found.len() as u64;
+                self.outcome.skipped_bytes += found.iter().sum::<u64>();
+                wrong.into_iter().for_each(|id| self.manifest.on_wrong(id));
                 failed.into_iter().for_each(|failure| note_failure(&mut self.outcome, failure));
             }
             DiskDone::Finished => self.complete = true,
         }
         self.answered += 1;
         self.feedback.hurry();
-        self.finish_if_done();
+        self.finish_if_done()?;
         if self.manifest.may_go_on() { self.read_manifest() } else { Ok(()) }
     }
 
-    fn finish_if_done(&mut self) {
+    /// What is needed of the next files.
+    fn take_verdicts(&mut self, files: Vec<Looked>) -> Result<(), Error> {
+        self.answered += 1;
+        for Looked { file, verdict, failure } in files {
+            let size = file.size;
+            match (&verdict, failure) {
+                (Verdict::Skip, Some(failure)) => note_failure(&mut self.outcome, failure),
+                (Verdict::Skip, None) => {
+                    self.outcome.skipped += 1;
+                    self.outcome.skipped_bytes += size;
+                    self.held += size;
+                }
+                (Verdict::Part(missing), _) => {
+                    let held = size - missing.bytes(size);
+                    // All of it may be there without anything of it having been continued.
+                    self.outcome.resumed_bytes += if missing.blocks() > 0 { held } else { 0 };
+                    self.held += held;
+                }
+                (Verdict::All, _) => {}
+            }
+            self.manifest.decide(file, verdict)?;
+        }
+        // Blocks may be settled now.
+        self.read_manifest()
+    }
+
+    /// The next line of verdicts to tell the sender.
+    pub fn poll_verdicts(&mut self) -> Option<Verdicts> {
+        self.manifest.poll_verdicts()
+    }
+
+    fn finish_if_done(&mut self) -> Result<(), Error> {
         let all_arrived = self.manifest.tree().is_ended()
             && self.content.first() >= self.manifest.layout().settled_blocks()
-            && self.manifest.layout().is_finished();
-        if all_arrived && self.answered == self.requested && !self.finish_requested {
+            && self.answered == self.requested;
+        if all_arrived && !self.finish_requested {
+            self.manifest.place_again()?;
+        }
+        let all_arrived = all_arrived
+            && self.manifest.layout().is_finished()
+            && self.content.first() >= self.manifest.layout().settled_blocks();
+        if all_arrived && !self.finish_requested {
             self.finish_requested = true;
             self.requested += 1;
             self.requests.push_back(DiskRequest::Finish);
         }
+        Ok(())
     }
 
     /// The next datagram, sealed into `buffer`, which is cleared first.
@@ -353,9 +409,11 @@ impl Receiver {
     pub fn snapshot(&self) -> Snapshot {
         let tree = self.manifest.tree();
         Snapshot {
-            bytes_done: self.stored,
+            bytes_done: self.stored + self.held,
+            bytes_held: self.held,
             bytes_total: tree.is_ended().then(|| tree.bytes()),
-            files_done: self.outcome.files,
+            files_done: self.outcome.files + self.outcome.skipped,
+            files_stored: self.outcome.files,
             files_total: tree.is_ended().then(|| tree.files()),
             rtt: self.feedback.rtt(),
             packets: self.feedback.seen(),

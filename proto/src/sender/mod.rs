@@ -26,6 +26,7 @@ use crate::pacer::Pacer;
 use crate::rate::{PathSample, RateConfig, RateController};
 use crate::rtt::Rtt;
 use crate::stats::{Limiter, Limits, Snapshot};
+use crate::verdict::{Decision, Verdicts, VerdictsIn};
 use crate::wire::Reader;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{Object, PacketType};
@@ -41,6 +42,8 @@ pub struct SenderConfig {
     pub link: LinkConfig,
     /// Rate agreed on.
     pub rate: RateConfig,
+    /// The receiver tells what it needs of each file.
+    pub verdicts: bool,
 }
 
 /// Pongs that wait to be sent; a peer that asks faster is answered less often.
@@ -76,6 +79,7 @@ pub struct Sender {
     mtu: MtuSearch,
     manifest: ManifestOut,
     tree: TreeCheck,
+    verdicts: Option<VerdictsIn>,
     content: ContentOut,
     resend: VecDeque<Piece>,
     replay: VecDeque<Piece>,
@@ -125,6 +129,7 @@ impl Sender {
             mtu: MtuSearch::default(),
             manifest: ManifestOut::default(),
             tree: TreeCheck::default(),
+            verdicts: config.verdicts.then(VerdictsIn::default),
             content: ContentOut::default(),
             resend: VecDeque::new(),
             replay: VecDeque::new(),
@@ -165,7 +170,26 @@ impl Sender {
     pub fn handle_record(&mut self, record: &Record) -> Result<(), Error> {
         self.tree.handle_record(record)?;
         self.manifest.push(record);
+        match (record, &mut self.verdicts) {
+            (Record::File { size, .. }, Some(verdicts)) => verdicts.on_file(*size),
+            (Record::End { .. }, Some(verdicts)) => verdicts.on_end(),
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// The receiver tells what it needs of the next files.
+    ///
+    /// # Errors
+    /// [`Error::PeerMisbehaved`] if that cannot be, or was not agreed on.
+    pub fn handle_verdicts(&mut self, line: &Verdicts) -> Result<(), Error> {
+        let agreed = Error::PeerMisbehaved("verdicts came that were not agreed on");
+        self.verdicts.as_mut().ok_or(agreed)?.handle(line)
+    }
+
+    /// What is to be read of the next file.
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.verdicts.as_mut()?.poll()
     }
 
     /// Whether more records are welcome; if not, the walk should pause.
@@ -266,7 +290,7 @@ impl Sender {
             train_time: Duration::from_micros(report.train_us),
             interval,
             arrived_packets: outcomes.arrived_packets,
-            lost_packets: outcomes.lost_packets,
+            lost_packets: outcomes.lost_packets - outcomes.outage_packets,
             idle: self.idle,
         };
         for (object, range) in &outcomes.arrived {
@@ -471,10 +495,14 @@ impl Sender {
     pub fn snapshot(&self) -> Snapshot {
         let stats = self.stats();
         let ended = self.tree.is_ended();
+        let known = |number: fn(&VerdictsIn) -> u64| self.verdicts.as_ref().map_or(0, number);
+        let held = known(|verdicts| verdicts.held_bytes);
         Snapshot {
-            bytes_done: self.latest.stored,
+            bytes_done: self.latest.stored + held,
+            bytes_held: held,
             bytes_total: ended.then(|| self.tree.bytes()),
-            files_done: self.latest.files,
+            files_done: self.latest.files + known(|verdicts| verdicts.skipped_files),
+            files_stored: self.latest.files,
             files_total: ended.then(|| self.tree.files()),
             rtt: self.rtt.sampled(),
             packets: stats.packets,

@@ -109,7 +109,12 @@ mod tests {
         let ms = Duration::from_millis;
         let mut receiver = Receiver::new(
             ms(0),
-            &ReceiverConfig { link: link(Seat::Client), socket_buffer: 0, features: Vec::new() },
+            &ReceiverConfig {
+                link: link(Seat::Client),
+                socket_buffer: 0,
+                features: Vec::new(),
+                verdicts: false,
+            },
         );
         let mut peer = Link::new(ms(0), &link(Seat::Server));
         let (mut taken, from) = (0, SocketAddr::from(([127, 0, 0, 1], 9)));
@@ -124,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_sends_a_sender_s_statistics_is_refused() {
-        let config = SenderConfig { link: link(Seat::Client), rate: RateConfig::default() };
+        let config = SenderConfig { link: link(Seat::Client), rate: RateConfig::default(), verdicts: false };
         let mut sender = Sender::new(Duration::ZERO, &config);
         let mut buffer = Vec::new();
         Link::new(Duration::ZERO, &link(Seat::Server)).seal_frames(&mut buffer, &[stats(1)], None).unwrap();

@@ -14,3 +14,4 @@ mod claims;
 mod link;
 mod pair;
 mod random;
+mod verdicts;

@@ -1,21 +1,22 @@
 //! A sender and a receiver joined by two simulated links, with a simulated disk at either end.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use haul_proto::constants::BLOCK_BYTES;
 use haul_proto::control::{Cipher, SecretHalf};
 use haul_proto::crypto::{Seat, SessionSecret};
-use haul_proto::disk::{BlockWrite, DiskDone, DiskRequest};
-use haul_proto::layout::{Extent, Layout};
+use haul_proto::disk::{BlockWrite, DiskDone, DiskRequest, FileEntry, Looked};
+use haul_proto::layout::Layout;
 use haul_proto::link::LinkConfig as Wire;
 use haul_proto::manifest::{Attributes, Record, Trailer};
 use haul_proto::rate::RateConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
 use haul_proto::stats::Sample;
+use haul_proto::verdict::{Decision, Verdict, Verdicts, Wanted as _};
 
 use crate::link::{Dice, Link, LinkConfig};
 
@@ -44,6 +45,10 @@ pub struct Scene {
     /// The client's address changes at these times.
     pub moves: Vec<Duration>,
     pub deadline: Duration,
+    /// What the receiver needs of each file; none: the transfer goes without verdicts.
+    pub verdicts: Option<Vec<Verdict>>,
+    /// Of the files that are wanted in part, those of which the receiver holds something else.
+    pub wrong: Vec<u64>,
 }
 
 impl Scene {
@@ -62,6 +67,8 @@ impl Scene {
             upload: true,
             moves: Vec::new(),
             deadline: Duration::from_secs(600),
+            verdicts: None,
+            wrong: Vec::new(),
         }
     }
 
@@ -98,6 +105,7 @@ enum Event {
     ToSender(SocketAddr, Vec<u8>),
     Read(u64, Vec<u8>),
     Stored(DiskDone),
+    Verdicts(Verdicts),
 }
 
 struct Clocked {
@@ -162,13 +170,15 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
     };
     let (near, far) = if scene.upload { (Seat::Client, Seat::Server) } else { (Seat::Server, Seat::Client) };
     let start = Duration::from_secs(5);
-    let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate });
+    let verdicts = scene.verdicts.is_some();
+    let mut sender = Sender::new(start, &SenderConfig { link: wire(near), rate: scene.rate, verdicts });
     let mut receiver = Receiver::new(
         start,
-        &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20, features: Vec::new() },
+        &ReceiverConfig { link: wire(far), socket_buffer: 2 << 20, features: Vec::new(), verdicts },
     );
-    let (records, extents, blocks) = manifest(&scene);
+    let Source { records, blocks, needs } = source(&scene);
     let mut records = records.into_iter();
+    let (mut decisions, mut reads) = (Vec::new(), VecDeque::new());
     let mut forward = Link::new(scene.forward.clone(), scene.seed.wrapping_mul(2));
     let mut back = Link::new(scene.back.clone(), scene.seed.wrapping_mul(2) + 1);
     let mut world = World { queue: BinaryHeap::new(), order: 0, now: start };
@@ -194,9 +204,19 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
             sender.handle_record(&record).map_err(|error| error.to_string())?;
         }
         sender.handle_timeout(now);
+        while let Some(decision) = sender.poll_decision() {
+            decisions.push(decision);
+        }
         while let Some((block, _)) = sender.poll_read() {
-            match blocks.get(block as usize) {
-                Some(data) => world.post(now + scene.read_delay, Event::Read(block, data.clone())),
+            reads.push_back(block as usize);
+        }
+        // What a block holds is known when it is known what is wanted of the files in it.
+        while let Some(&block) = reads.front()
+            && needs[block.min(blocks.len())] <= decisions.len()
+        {
+            reads.pop_front();
+            match blocks.get(block) {
+                Some(data) => world.post(now + scene.read_delay, Event::Read(block as u64, data.clone())),
                 None => sender.handle_content_end(blocks.len() as u64),
             }
         }
@@ -213,7 +233,7 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
         }
         while let Some(request) = receiver.poll_disk() {
             disk_free = disk_free.max(now) + scene.write_delay;
-            let done = store(request, &mut stored);
+            let done = store(request, &mut stored, &scene);
             world.post(disk_free, Event::Stored(done));
         }
         while let Some(transmit) = receiver.poll_transmit(now, &mut buffer) {
@@ -223,6 +243,9 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
                     world.post(at, Event::ToSender(from, datagram));
                 }
             }
+        }
+        while let Some(line) = receiver.poll_verdicts() {
+            world.post(now + scene.back.delay, Event::Verdicts(line));
         }
         sent_samples.extend(sender.poll_sample());
         heard_samples.extend(receiver.poll_sample());
@@ -239,7 +262,8 @@ pub fn run(scene: Scene) -> Result<Ending, String> {
             _ => world.now = timer,
         }
     }
-    verify(&scene, &extents, &stored, &receiver)?;
+    verify(&scene, &stored, &receiver)?;
+    check_decisions(&scene, &decisions)?;
     let stats = sender.stats();
     Ok(Ending {
         time: world.now - start,
@@ -263,12 +287,20 @@ fn deliver(now: Duration, event: Event, sender: &mut Sender, receiver: &mut Rece
             Ok(())
         }
         Event::Stored(done) => receiver.handle_disk(done),
+        Event::Verdicts(line) => sender.handle_verdicts(&line),
     }
     .map_err(|error| error.to_string())
 }
 
-/// The records, where the files stand, and the blocks as a disk would read them.
-fn manifest(scene: &Scene) -> (Vec<Record>, Vec<Extent>, Vec<Vec<u8>>) {
+/// What the simulated sender's disk would tell.
+struct Source {
+    records: Vec<Record>,
+    blocks: Vec<Vec<u8>>,
+    /// How many decisions must be there before each block, and the end, can be read.
+    needs: Vec<usize>,
+}
+
+fn source(scene: &Scene) -> Source {
     let attributes = Attributes { mode: 0o644, ..Attributes::default() };
     let mut records = Vec::new();
     for folder in 0..scene.folders {
@@ -276,11 +308,29 @@ fn manifest(scene: &Scene) -> (Vec<Record>, Vec<Extent>, Vec<Vec<u8>>) {
         records.push(Record::Folder { parent: folder / 2, name, attributes });
     }
     let mut layout = Layout::default();
-    let mut extents = Vec::new();
-    for file in &scene.files {
+    // Where what is wanted stands: file, what of it, how many decisions it takes to know.
+    let mut wanted = Vec::new();
+    for (id, file) in scene.files.iter().enumerate() {
         let size = file.content.len() as u64;
         records.push(Record::File { parent: file.folder, name: file.name.clone(), size, attributes });
-        extents.push(layout.push(size).expect("simulated files are small"));
+        let decided = scene.verdicts.as_ref().map_or(0, |_| id + 1);
+        let missing = match scene.verdicts.as_ref().map_or(&Verdict::All, |verdicts| &verdicts[id]) {
+            Verdict::Skip => continue,
+            Verdict::All => None,
+            Verdict::Part(missing) => Some(missing.clone()),
+        };
+        let extent = layout.push(missing.wanted_bytes(size)).expect("simulated files are small");
+        wanted.push((file, missing, extent, decided));
+    }
+    let parts = scene.verdicts.iter().flatten().any(|verdict| matches!(verdict, Verdict::Part(_)));
+    let all = scene.verdicts.as_ref().map_or(0, |verdicts| verdicts.len() + usize::from(parts));
+    if parts {
+        layout.break_block();
+    }
+    for &id in &scene.wrong {
+        let file = &scene.files[id as usize];
+        let extent = layout.push(file.content.len() as u64).expect("simulated files are small");
+        wanted.push((file, None, extent, all));
     }
     layout.finish();
     let bytes = scene.files.iter().map(|file| file.content.len() as u64).sum();
@@ -288,15 +338,38 @@ fn manifest(scene: &Scene) -> (Vec<Record>, Vec<Extent>, Vec<Vec<u8>>) {
     let mut blocks: Vec<Vec<u8>> = (0..layout.settled_blocks())
         .map(|block| vec![0; layout.used(block).expect("settled") as usize])
         .collect();
-    for (file, extent) in scene.files.iter().zip(&extents) {
-        put(&mut blocks, extent.offset, &file.content);
-        put(
-            &mut blocks,
-            extent.trailer,
-            &Trailer { trouble: None, digest: Some(checksum(&file.content)) }.encode(),
-        );
+    let mut needs = vec![0; blocks.len()];
+    for (file, missing, extent, decided) in &wanted {
+        for position in (0..extent.size).step_by(BLOCK_BYTES as usize) {
+            let from = missing.file_offset(position) as usize;
+            let count = (extent.size - position).min(BLOCK_BYTES) as usize;
+            put(&mut blocks, extent.offset + position, &file.content[from..from + count]);
+        }
+        let trailer = Trailer::whole(Some(checksum(&file.content))).encode();
+        put(&mut blocks, extent.trailer, &trailer);
+        for block in extent.offset / BLOCK_BYTES..=extent.trailer / BLOCK_BYTES {
+            needs[block as usize] = *decided;
+        }
     }
-    (records, extents, blocks)
+    needs.push(all);
+    Source { records, blocks, needs }
+}
+
+fn check_decisions(scene: &Scene, decisions: &[Decision]) -> Result<(), String> {
+    let Some(verdicts) = &scene.verdicts else { return Ok(()) };
+    let mut parts = Vec::new();
+    let mut expected = Vec::new();
+    for (id, verdict) in verdicts.iter().enumerate() {
+        if matches!(verdict, Verdict::Part(_)) {
+            parts.push(id as u64);
+        }
+        expected.push(Decision::File(verdict.clone()));
+    }
+    if !parts.is_empty() {
+        let place = |id: &u64| parts.iter().position(|part| part == id).expect("wrong ones are parts") as u64;
+        expected.push(Decision::Again(scene.wrong.iter().map(place).collect()));
+    }
+    if decisions == expected { Ok(()) } else { Err("other decisions than verdicts".to_owned()) }
 }
 
 /// Stands in for the digest, which the core does not compute.
@@ -321,43 +394,79 @@ fn put(blocks: &mut [Vec<u8>], offset: u64, bytes: &[u8]) {
     }
 }
 
-fn store(request: DiskRequest, stored: &mut Stored) -> DiskDone {
+fn store(request: DiskRequest, stored: &mut Stored, scene: &Scene) -> DiskDone {
     let BlockWrite { mut data, pieces, .. } = match request {
         DiskRequest::Folder(_) | DiskRequest::Link(_) => return DiskDone::Folder,
         DiskRequest::Finish => return DiskDone::Finished,
+        DiskRequest::Look(files) => {
+            let verdicts = scene.verdicts.as_ref().expect("nobody looks without verdicts");
+            let looked = |file: FileEntry| {
+                let verdict = verdicts[file.id as usize].clone();
+                Looked { file, verdict, failure: None }
+            };
+            return DiskDone::Looked(files.into_iter().map(looked).collect());
+        }
         DiskRequest::Block(write) => write,
     };
-    let (mut bytes, mut finished) = (0, Vec::new());
+    let (mut bytes, mut finished, mut wrong) = (0, Vec::new(), Vec::new());
     for piece in pieces {
         let file = &piece.file;
-        let (content, left) =
-            stored.entry(file.id).or_insert_with(|| (vec![0xee; file.size as usize], file.pieces));
+        let (content, left) = stored.entry(file.id).or_insert_with(|| (there(scene, file), file.pieces));
         let from = &data[piece.bytes.clone()];
         if !from.is_empty() {
             content[piece.offset as usize..piece.offset as usize + from.len()].copy_from_slice(from);
         }
         bytes += from.len() as u64;
         *left -= 1;
-        if *left == 0 {
+        if *left == 0 && file.missing.is_some() && scene.wrong.contains(&file.id) {
+            stored.remove(&file.id);
+            wrong.push(file.id);
+        } else if *left == 0 {
             finished.push(file.size);
         }
     }
     // A buffer that comes back carries old bytes, as a real one does.
     data.fill(0xdd);
-    DiskDone::Block { buffer: data, stored: bytes, finished, failed: Vec::new() }
+    DiskDone::Block { buffer: data, stored: bytes, finished, found: Vec::new(), wrong, failed: Vec::new() }
 }
 
-fn verify(scene: &Scene, extents: &[Extent], stored: &Stored, receiver: &Receiver) -> Result<(), String> {
+/// What the receiver has of a file before its first piece comes.
+fn there(scene: &Scene, file: &FileEntry) -> Vec<u8> {
+    let mut content = vec![0xee; file.size as usize];
+    if let Some(missing) = &file.missing {
+        let source = &scene.files[file.id as usize].content;
+        for block in missing.held(file.size.div_ceil(BLOCK_BYTES)).flatten() {
+            let range = (block * BLOCK_BYTES) as usize..((block + 1) * BLOCK_BYTES).min(file.size) as usize;
+            content[range.clone()].copy_from_slice(&source[range]);
+        }
+    }
+    content
+}
+
+fn verify(scene: &Scene, stored: &Stored, receiver: &Receiver) -> Result<(), String> {
     let outcome = receiver.outcome();
-    let bytes: u64 = extents.iter().map(|extent| extent.size).sum();
-    if (outcome.files, outcome.bytes, outcome.failed) != (scene.files.len() as u64, bytes, 0) {
+    let is_skipped =
+        |id: usize| scene.verdicts.as_ref().is_some_and(|verdicts| verdicts[id] == Verdict::Skip);
+    let (skipped, sent): (Vec<_>, Vec<_>) = (0..scene.files.len()).partition(|&id| is_skipped(id));
+    let bytes = |ids: &[usize]| ids.iter().map(|&id| scene.files[id].content.len() as u64).sum::<u64>();
+    let told = (outcome.files, outcome.bytes, outcome.skipped, outcome.skipped_bytes, outcome.failed);
+    if told != (sent.len() as u64, bytes(&sent), skipped.len() as u64, bytes(&skipped), 0) {
         return Err(format!("wrong outcome: {outcome:?}"));
     }
-    for (id, file) in scene.files.iter().enumerate() {
+    for id in sent {
         match stored.get(&(id as u64)) {
-            Some((content, 0)) if *content == file.content => {}
+            Some((content, 0)) if *content == scene.files[id].content => {}
             _ => return Err(format!("file {id} differs")),
         }
     }
-    Ok(())
+    if skipped.iter().any(|&id| stored.contains_key(&(id as u64))) {
+        return Err("a skipped file was sent".to_owned());
+    }
+    let snapshot = receiver.snapshot();
+    match snapshot.bytes_total {
+        Some(total) if scene.wrong.is_empty() && snapshot.bytes_done != total => {
+            Err(format!("{} of {total} bytes at the end", snapshot.bytes_done))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,12 +1,14 @@
 //! Looks whether a configuration fits the system: accounts, folders, key files, ports. Changes nothing.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::unistd::{Uid, User};
 
 use super::parse::{FilledTable, Origin, Problem};
 use super::settings::Section;
 use super::{Config, UserEntry, schedule, user};
+use crate::auth::Trust;
 use crate::https;
 use crate::privileges;
 use crate::shares::schedule::LocalTime;
@@ -37,7 +39,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
             );
         }
         check_user(&mut found, table, &entry);
+        check_ways_in(&mut found, config, table, &entry);
     }
+    check_trust(&mut found, config);
     check_https(&mut found, config);
     check_schedules(&mut found, config);
     found.problems.sort_by_key(|problem| problem.line);
@@ -110,11 +114,39 @@ fn check_user(found: &mut Found, table: &FilledTable, entry: &UserEntry) {
             found.wrong(docroot, &what, &format!("{error}"));
         }
     }
+    let Some(keys) = &entry.authorized_keys else { return };
     if let Some(owner) = owner
-        && let Err(error) = trusted_file::read(&entry.authorized_keys, owner)
+        && let Err(error) = trusted_file::read(keys, owner)
     {
-        let what = format!("user `{}` cannot log in", entry.name);
+        let what = format!("user `{}` cannot log in with a key", entry.name);
         found.warn(line_of(table, "authorized_keys"), &what, &error.to_string());
+    }
+}
+
+/// A user whom nothing lets in.
+fn check_ways_in(found: &mut Found, config: &Config, table: &FilledTable, entry: &UserEntry) {
+    if entry.authorized_keys.is_none() && entry.password.is_none() && config.trusted_ca_keys.is_none() {
+        let what = format!("user `{}` has no way to log in", entry.name);
+        found.wrong(table.line, &what, "write authorized_keys, password, or trusted_ca_keys in [ssh]");
+    }
+}
+
+/// Files that hold for all users.
+fn check_trust(found: &mut Found, config: &Config) {
+    let line =
+        |key| config.tables.iter().find(|table| table.section == Section::Ssh).and_then(|t| line_of(t, key));
+    let trust = Trust::new(config);
+    if let Err(error) = trust.authorities() {
+        found.wrong(line("trusted_ca_keys"), "trusted_ca_keys in [ssh]", &error.to_string());
+    }
+    if let Err(error) = trust.revoked() {
+        found.wrong(line("revoked_keys"), "revoked_keys in [ssh]", &error.to_string());
+    }
+    let holds_passwords = config.users.iter().any(|user| user.password.is_some());
+    let mode = std::fs::metadata(&config.origin).map_or(0, |metadata| metadata.mode());
+    if holds_passwords && mode & 0o044 != 0 {
+        let advice = format!("run: chmod go-r {}", config.origin);
+        found.warn(None, "the configuration holds passwords' hashes, and others can read it", &advice);
     }
 }
 
@@ -229,10 +261,29 @@ mod tests {
     }
 
     #[test]
+    fn a_user_without_a_way_in_is_told() {
+        let account = if Uid::effective().is_root() { "account = \"nobody\"" } else { "" };
+        let lines = user_lines("a", "/", account).replace("authorized_keys = \"/nonexistent/keys\"\n", "");
+        let expected = "user `a` has no way to log in, line 1: write authorized_keys, password";
+        assert!(problems(&lines)[0].starts_with(expected), "{:?}", problems(&lines));
+        let password = "password = \"$argon2id$v=19$m=65536,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+        assert_eq!(problems(&(lines.clone() + password)), Vec::<String>::new());
+        let missing = format!("[ssh]\ntrusted_ca_keys = \"/nonexistent/ca\"\n{lines}");
+        assert!(
+            problems(&missing)[0].starts_with("trusted_ca_keys in [ssh], line 2: "),
+            "{:?}",
+            problems(&missing)
+        );
+    }
+
+    #[test]
     fn a_missing_key_file_is_a_warning() {
         let account = if Uid::effective().is_root() { "account = \"nobody\"" } else { "" };
         let problems = problems(&user_lines("a", "/", account));
         assert_eq!(problems.len(), 1, "{problems:#?}");
-        assert!(problems[0].starts_with("warning: user `a` cannot log in, line 4: "), "{problems:#?}");
+        assert!(
+            problems[0].starts_with("warning: user `a` cannot log in with a key, line 4: "),
+            "{problems:#?}"
+        );
     }
 }

@@ -34,6 +34,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Addresses for SSH.
     pub ssh_listen: Vec<SocketAddr>,
+    /// Keys of authorities whose certificates let users in.
+    pub trusted_ca_keys: Option<PathBuf>,
+    /// Keys and certificates that let nobody in.
+    pub revoked_keys: Option<PathBuf>,
+    /// A certificate of the host key.
+    pub host_certificate: Option<PathBuf>,
     /// UDP ports of the sessions.
     pub udp_ports: PortRange,
     /// What all that the server sends carries; none is what the client asks for.
@@ -63,14 +69,18 @@ pub struct HttpsConfig {
 }
 
 /// A user as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct UserEntry {
     /// Login name.
     pub name: String,
     /// The only folder the user can reach.
     pub docroot: PathBuf,
-    /// The file with the public keys.
-    pub authorized_keys: PathBuf,
+    /// The file with the public keys; none if the user has other ways in.
+    pub authorized_keys: Option<PathBuf>,
+    /// The argon2id hash of the password; none if none opens.
+    pub password: Option<String>,
+    /// Whom a certificate must be for.
+    pub principals: Vec<String>,
     /// What the user may do.
     pub permissions: Permissions,
     /// What the user's sessions may use together.
@@ -79,6 +89,14 @@ pub struct UserEntry {
     pub max_session_rate: Option<Rate>,
     /// The system account of the worker, when the server runs as root.
     pub account: Option<String>,
+}
+
+/// Without the hash.
+impl fmt::Debug for UserEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, docroot) = (&self.name, &self.docroot);
+        f.debug_struct("UserEntry").field("name", name).field("docroot", docroot).finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -168,6 +186,10 @@ impl Config {
         let all = |section| tables.iter().filter(move |table| table.section == section);
         Self {
             state_dir: section(Section::Top).map(|table| path(table, "state_dir")).unwrap_or_default(),
+            trusted_ca_keys: section(Section::Ssh).and_then(|table| optional_path(table, "trusted_ca_keys")),
+            revoked_keys: section(Section::Ssh).and_then(|table| optional_path(table, "revoked_keys")),
+            host_certificate: section(Section::Ssh)
+                .and_then(|table| optional_path(table, "host_certificate")),
             ssh_listen: section(Section::Ssh).map(|table| addresses(table, "listen")).unwrap_or_default(),
             udp_ports,
             dscp: section(Section::Udp).and_then(dscp),
@@ -196,10 +218,20 @@ fn user(table: &FilledTable) -> UserEntry {
         Some(Value::Name(name)) => Some(name.clone()),
         _ => None,
     };
+    let principals = match table.cell("principals").map(|cell| &cell.value) {
+        Some(Value::Names(names)) => names.clone(),
+        _ => name("name").into_iter().collect(),
+    };
+    let password = match table.cell("password").map(|cell| &cell.value) {
+        Some(Value::Password(hash)) => Some(hash.clone()),
+        _ => None,
+    };
     UserEntry {
         name: name("name").unwrap_or_default(),
         docroot: path(table, "docroot"),
-        authorized_keys: path(table, "authorized_keys"),
+        authorized_keys: optional_path(table, "authorized_keys"),
+        password,
+        principals,
         permissions: match table.cell("permissions").map(|cell| &cell.value) {
             Some(Value::Permissions(permissions)) => *permissions,
             _ => Permissions::default(),
@@ -263,9 +295,13 @@ fn https(table: &FilledTable) -> HttpsConfig {
 }
 
 fn path(table: &FilledTable, key: &str) -> PathBuf {
+    optional_path(table, key).unwrap_or_default()
+}
+
+fn optional_path(table: &FilledTable, key: &str) -> Option<PathBuf> {
     match table.cell(key).map(|cell| &cell.value) {
-        Some(Value::Path(path)) => path.clone(),
-        _ => PathBuf::new(),
+        Some(Value::Path(path)) => Some(path.clone()),
+        _ => None,
     }
 }
 

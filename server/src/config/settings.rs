@@ -9,6 +9,7 @@ use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use toml::de::DeValue;
 
+use crate::password;
 use crate::policy::{Permissions, PortRange};
 use crate::shares::schedule::{Days, TimeOfDay};
 
@@ -71,6 +72,8 @@ pub(crate) enum Kind {
     Addresses,
     Ports,
     Name,
+    Names,
+    Password,
     Permissions,
     Rate,
     Dscp,
@@ -110,6 +113,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!(Top "state_dir" Path, Some(r#""/var/lib/haul""#), false, r#""/var/lib/haul""#, "host key and the like"),
     setting!(Ssh "listen" Addresses, Some(r#"["0.0.0.0:33001", "[::]:33001"]"#), false,
         r#"["0.0.0.0:33001", "[::]:33001"]"#, "addresses for SSH"),
+    setting!(Ssh "trusted_ca_keys" Path, None, false, r#""/etc/haul/ca.pub""#,
+        "optional; authorities whose certificates let users in"),
+    setting!(Ssh "revoked_keys" Path, None, false, r#""/etc/haul/revoked""#,
+        "optional; keys, serial numbers and ids that let nobody in"),
+    setting!(Ssh "host_certificate" Path, None, false, r#""/etc/haul/host-cert.pub""#,
+        "optional; an authority's certificate of the host key"),
     setting!(Udp "ports" Ports, Some(r#""33001-33100""#), false, r#""33001-33100""#,
         "one port or a range; open it in the firewall"),
     setting!(Udp "dscp" Dscp, None, false, r#""CS1""#,
@@ -126,7 +135,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!(Limits "max_rate_out" Rate, None, false, r#""8g""#, "optional; of them, all downloads"),
     setting!(User "name" Name, None, true, r#""alice""#, "login name"),
     setting!(User "docroot" Path, None, true, r#""/srv/alice""#, "the only folder the user can reach"),
-    setting!(User "authorized_keys" Path, None, true, r#""/etc/haul/alice.keys""#, "public keys, in OpenSSH's format"),
+    setting!(User "authorized_keys" Path, None, false, r#""/etc/haul/alice.keys""#, "public keys, in OpenSSH's format"),
+    setting!(User "password" Password, None, false,
+        r#""$argon2id$v=19$m=65536,t=2,p=1$2xUYo8SeOZPyBJ3l4G6L2A$V5W5zZ4mHJ5JgOqHqJqZPqk4yBnNn4CjV0SMLRe7LQs""#,
+        "optional; what `hauld password` prints"),
+    setting!(User "principals" Names, None, false, r#"["alice", "alice@example.com"]"#,
+        "optional; whom certificates must be for, default: `name`"),
     setting!(User "permissions" Permissions, None, true, r#"["read", "write", "list"]"#, "any of read, write, list"),
     setting!(User "max_rate" Rate, None, false, r#""1g""#, "optional; all transfers of the user together"),
     setting!(User "max_rate_in" Rate, None, false, r#""500m""#, "optional; of them, all uploads"),
@@ -149,6 +163,8 @@ pub(crate) enum Value {
     Addresses(Vec<SocketAddr>),
     Ports(PortRange),
     Name(String),
+    Names(Vec<String>),
+    Password(String),
     Permissions(Permissions),
     Rate(Rate),
     Dscp(Dscp),
@@ -164,6 +180,8 @@ impl Kind {
             Self::Addresses => "a list of addresses with port such as [\"0.0.0.0:33001\", \"[::]:33001\"]",
             Self::Ports => "a port or a range in quotes such as \"33001\" or \"33001-33100\"",
             Self::Name => "a name such as \"alice\"",
+            Self::Names => "a list of names such as [\"alice\", \"staff\"]",
+            Self::Password => "a hash that `hauld password` prints: argon2id, neither too weak nor too dear",
             Self::Permissions => "a list of \"read\", \"write\" and \"list\"",
             Self::Rate => "a rate with its unit such as \"1g\" or \"300m\"",
             Self::Dscp => "a DSCP such as \"CS1\", \"AF41\", \"EF\", or a number from 0 to 63",
@@ -186,6 +204,11 @@ impl Kind {
             }
             Self::Ports => ports(value.as_str()?).map(Value::Ports),
             Self::Name => name(value.as_str()?).map(Value::Name),
+            Self::Names => names(&texts(value)?).map(Value::Names),
+            Self::Password => {
+                let text = value.as_str()?;
+                password::is_usable(text).then(|| Value::Password(text.to_owned()))
+            }
             Self::Permissions => permissions(&texts(value)?).map(Value::Permissions),
             Self::Rate => rate(value.as_str()?).map(Value::Rate),
             Self::Dscp => dscp(value).map(Value::Dscp),
@@ -212,6 +235,13 @@ fn name(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     let sane = (1..=64).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-');
     sane.then(|| text.to_owned())
+}
+
+/// Principals: what an authority writes into certificates. A comma could not stand in a certificate's list.
+fn names(texts: &[&str]) -> Option<Vec<String>> {
+    let sane =
+        |text: &&str| (1..=128).contains(&text.len()) && !text.contains(|c: char| c.is_control() || c == ',');
+    (!texts.is_empty() && texts.iter().all(sane)).then(|| texts.iter().map(|&text| text.to_owned()).collect())
 }
 
 fn permissions(texts: &[&str]) -> Option<Permissions> {
@@ -247,6 +277,9 @@ impl fmt::Display for Value {
             Self::Ports(PortRange { first, last }) if first == last => write!(f, "\"{first}\""),
             Self::Ports(PortRange { first, last }) => write!(f, "\"{first}-{last}\""),
             Self::Name(name) => f.write_str(&quoted(name)),
+            Self::Names(names) => write_list(f, names.iter().cloned()),
+            // What is printed ends in tickets and mails.
+            Self::Password(_) => f.write_str(&quoted("not shown")),
             Self::Permissions(granted) => {
                 let names = [(granted.read, "read"), (granted.write, "write"), (granted.list, "list")];
                 write_list(f, names.into_iter().filter(|(yes, _)| *yes).map(|(_, name)| name.to_owned()))

@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(config.ssh_listen.len(), 2);
         let user = config.users.first().unwrap();
         assert_eq!((user.name.as_str(), user.docroot.as_path()), ("bob", Path::new("/home/bob")));
-        assert_eq!(user.authorized_keys, Path::new("/home/bob/.ssh/authorized_keys"));
+        assert_eq!(user.authorized_keys.as_deref(), Some(Path::new("/home/bob/.ssh/authorized_keys")));
         assert_eq!((user.permissions, &user.account), (Permissions::ALL, &None));
         assert!(config.listens_by_default());
     }

@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub account: Account,
     /// More lines for the top of the configuration, before the first table.
     pub top_lines: String,
+    /// More lines for the `[ssh]` table.
+    pub ssh_lines: String,
     /// More lines for the `[udp]` table.
     pub udp_lines: String,
     /// More lines for the user's table.
@@ -81,6 +83,7 @@ impl Default for ServerOptions {
             max_rate: None,
             account: Account::Fitting,
             top_lines: String::new(),
+            ssh_lines: String::new(),
             udp_lines: String::new(),
             user_lines: String::new(),
             more_users: Vec::new(),
@@ -404,9 +407,10 @@ fn configuration(directory: &Path, options: &ServerOptions, account: Option<&str
     let path = |name: &str| directory.join(name).display().to_string();
     let permissions: Vec<String> = options.permissions.iter().map(|word| format!("{word:?}")).collect();
     let mut text = format!(
-        "state_dir = {:?}\n{}\n[ssh]\nlisten = [{ssh}]\n\n[udp]\nports = \"{}-{}\"\n{}\n\n",
+        "state_dir = {:?}\n{}\n[ssh]\nlisten = [{ssh}]\n{}\n\n[udp]\nports = \"{}-{}\"\n{}\n\n",
         path("state"),
         options.top_lines,
+        options.ssh_lines,
         ports.udp.0,
         ports.udp.1,
         options.udp_lines

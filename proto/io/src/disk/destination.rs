@@ -5,6 +5,7 @@ use haul_proto::manifest::is_component;
 
 use super::facts::Kind;
 use super::folder::Folder;
+use super::keep;
 use super::{DiskError, Docroot};
 
 /// Where received entries land.
@@ -15,6 +16,28 @@ pub struct Destination {
     pub(super) rename: Option<Vec<u8>>,
     /// The folder, as it is told.
     pub(super) path: Vec<u8>,
+}
+
+impl Destination {
+    /// Whether something can be there already of sources that will have these names, or of an earlier attempt at them.
+    /// Without names: whether anything is there.
+    #[must_use]
+    pub fn may_hold<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let is_there = |name: &[u8]| {
+            self.folder.stat(name).is_ok() || self.folder.stat(&keep::names(name).journal).is_ok()
+        };
+        if let Some(rename) = &self.rename {
+            return is_there(rename);
+        }
+        let mut names = names.into_iter().peekable();
+        if names.peek().is_some() {
+            return names.any(is_there);
+        }
+        let dots = |name: &[u8]| name == b"." || name == b"..";
+        self.folder.list().map_or(true, |listing| {
+            listing.into_iter().map_while(Result::ok).any(|entry| !dots(entry.file_name().to_bytes()))
+        })
+    }
 }
 
 const ACTION: &str = "write to";

@@ -94,6 +94,12 @@ impl Folder {
         openat(&self.0, checked(name)?, flags, Mode::empty())
     }
 
+    /// Opens a file for reading.
+    pub(super) fn open_file(&self, name: &[u8]) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        openat(&self.0, checked(name)?, flags, Mode::empty())
+    }
+
     /// Gives a file its final name; what stands there is replaced.
     pub(super) fn rename(&self, from: &[u8], to: &[u8]) -> nix::Result<()> {
         renameat(&self.0, checked(from)?, &self.0, checked(to)?)

@@ -13,6 +13,8 @@ mod filter;
 mod folder;
 mod folders;
 mod helper;
+mod judge;
+mod keep;
 mod landing;
 mod link;
 mod partial;

@@ -34,20 +34,28 @@ pub(super) fn partial_name(session: &str, file: &FileEntry) -> Vec<u8> {
 /// Makes the partial file and reserves its room, so that a full disk is known before the data flows.
 pub(super) fn create(folder: &Folder, name: &[u8], size: u64) -> nix::Result<OwnedFd> {
     let descriptor = folder.create_file(name)?;
-    if size >= LARGE_FILE {
-        let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
-        loop {
-            match fallocate(&descriptor, FallocateFlags::empty(), 0, length) {
-                Err(Errno::EINTR) => {}
-                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => break,
-                Err(errno) => {
-                    let _ = folder.unlink(name);
-                    return Err(errno);
-                }
-            }
+    match reserve(&descriptor, size) {
+        Ok(()) => Ok(descriptor),
+        Err(errno) => {
+            let _ = folder.unlink(name);
+            Err(errno)
         }
     }
-    Ok(descriptor)
+}
+
+/// Reserves the room of a large file.
+pub(super) fn reserve(descriptor: &OwnedFd, size: u64) -> nix::Result<()> {
+    if size < LARGE_FILE {
+        return Ok(());
+    }
+    let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+    loop {
+        match fallocate(descriptor, FallocateFlags::empty(), 0, length) {
+            Err(Errno::EINTR) => {}
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// Writes all of `bytes` at `offset`.

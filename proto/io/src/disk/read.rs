@@ -1,14 +1,18 @@
 //! Reads the blocks of the content in order: each file's bytes, straight into the block, then its trailer.
 //!
 //! A file that cannot be read as it was listed keeps its place: the missing bytes are zero and its trailer says why.
-//! Not here: which files there are.
+//! Not here: which files there are, and what is wanted of them.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
 use haul_proto::constants::{BLOCK_BYTES, TRAILER_BYTES};
-use haul_proto::control::{Digest, Trouble};
+use haul_proto::control::{Digest, ResumeCheck, Trouble};
+use haul_proto::layout::{Extent, Layout};
 use haul_proto::manifest::Trailer;
+use haul_proto::verdict::{Decision, Missing, Verdict, Wanted as _};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
@@ -16,6 +20,7 @@ use nix::sys::uio::pread;
 use super::at_once::AtOnce;
 use super::facts::Facts;
 use super::helper::Work;
+use super::tree_digest::TreeDigest;
 use super::walk::Listed;
 use super::{DiskError, Docroot, SourceEvent};
 
@@ -24,21 +29,44 @@ use super::{DiskError, Docroot, SourceEvent};
 pub(super) struct Reader {
     root: Docroot,
     digest: Digest,
+    resume: ResumeCheck,
     files: Receiver<Listed>,
+    /// With verdicts: what is wanted of the files, where they stand therefore, and those that are wanted in part.
+    decided: Option<Receiver<Decision>>,
+    layout: Layout,
+    parts: Vec<Listed>,
+    /// What of these is wanted whole after all, last first; known when all else has been read.
+    again: Option<Vec<Listed>>,
     /// The file that the last block ended in, or that starts after it.
     current: Option<Reading>,
     next_block: u64,
+    stop: Arc<AtomicBool>,
 }
 
 /// A file on its way into blocks.
 #[derive(Debug)]
 struct Reading {
     listed: Listed,
+    /// Where what is wanted of it stands.
+    extent: Extent,
+    missing: Option<Missing>,
     /// Open from its first byte to its last; the facts are those of the moment it was opened.
     open: Option<OwnedFd>,
     at_once: AtOnce,
-    hasher: Option<blake3::Hasher>,
+    digest: Hashing,
     trouble: Option<Trouble>,
+}
+
+/// The digest of a file on its way.
+#[derive(Debug)]
+enum Hashing {
+    None,
+    /// Of a file that is read from its start to its end.
+    Whole(Box<blake3::Hasher>),
+    /// Of one that is read in part.
+    Tree(TreeDigest),
+    /// Of the part only, whose blocks count from its start.
+    Part(TreeDigest),
 }
 
 impl Work for Reader {
@@ -50,7 +78,7 @@ impl Work for Reader {
     fn try_at_once(&mut self, mut buffer: Vec<u8>) -> Result<SourceEvent, Vec<u8>> {
         let start = self.next_block * BLOCK_BYTES;
         let Some(reading) = self.current.as_mut().filter(|reading| {
-            let extent = reading.listed.extent;
+            let extent = reading.extent;
             extent.offset <= start && start + BLOCK_BYTES <= extent.offset + extent.size
         }) else {
             return Err(buffer);
@@ -73,8 +101,26 @@ impl Work for Reader {
 }
 
 impl Reader {
-    pub(super) const fn new(root: Docroot, digest: Digest, files: Receiver<Listed>) -> Self {
-        Self { root, digest, files, current: None, next_block: 0 }
+    pub(super) fn new(
+        root: Docroot,
+        (digest, resume): (Digest, ResumeCheck),
+        (files, decided): (Receiver<Listed>, Option<Receiver<Decision>>),
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let (layout, parts) = (Layout::default(), Vec::new());
+        Self {
+            root,
+            digest,
+            resume,
+            files,
+            decided,
+            layout,
+            parts,
+            again: None,
+            current: None,
+            next_block: 0,
+            stop,
+        }
     }
 
     const fn block(&mut self, data: Vec<u8>) -> SourceEvent {
@@ -90,7 +136,7 @@ impl Reader {
         buffer.resize(BLOCK_BYTES as usize, 0);
         let mut used = 0;
         while used < buffer.len() {
-            let Some(mut reading) = self.current() else {
+            let Some(mut reading) = self.current(used > 0) else {
                 break;
             };
             let taken = reading.fill(start, used, &mut buffer);
@@ -107,15 +153,72 @@ impl Reader {
         buffer
     }
 
-    /// The file whose bytes come next; waits for the walk to tell it.
-    fn current(&mut self) -> Option<OpenOn<'_>> {
+    /// The file whose bytes come next; waits for the walk to tell it, and for the receiver's verdict. With a block
+    /// that has been begun it does not wait for what may depend on the end of that block.
+    fn current(&mut self, begun: bool) -> Option<OpenOn<'_>> {
         if self.current.is_none() {
-            let listed = self.files.recv().ok()?;
-            let hasher = Trailer::wants(self.digest).then(blake3::Hasher::new);
+            let (listed, missing, extent) = self.next_file(begun)?;
+            let digest = self.hashing(&missing, listed.facts.size);
+            let at_once = AtOnce::Never;
             self.current =
-                Some(Reading { listed, open: None, at_once: AtOnce::Never, hasher, trouble: None });
+                Some(Reading { listed, extent, missing, open: None, at_once, digest, trouble: None });
         }
-        self.current.as_mut().map(|reading| OpenOn { root: &self.root, reading })
+        let stop = &self.stop;
+        self.current.as_mut().map(|reading| OpenOn { root: &self.root, stop, reading })
+    }
+
+    fn next_file(&mut self, begun: bool) -> Option<(Listed, Option<Missing>, Extent)> {
+        let Some(decided) = &self.decided else {
+            let listed = self.files.recv().ok()?;
+            let extent = listed.extent;
+            return Some((listed, None, extent));
+        };
+        while let Ok(listed) = self.files.recv() {
+            // Not told any more if the session ends.
+            let Decision::File(verdict) = decided.recv().ok()? else { return None };
+            let missing = match verdict {
+                Verdict::Skip => continue,
+                Verdict::All => None,
+                Verdict::Part(missing) => {
+                    self.parts.push(listed.clone());
+                    Some(missing)
+                }
+            };
+            let extent = self.layout.push(missing.wanted_bytes(listed.facts.size))?;
+            return Some((listed, missing, extent));
+        }
+        if begun || self.parts.is_empty() && self.again.is_none() {
+            return None;
+        }
+        self.next_again()
+    }
+
+    /// The next of the files that were read in part and are wanted whole after all.
+    fn next_again(&mut self) -> Option<(Listed, Option<Missing>, Extent)> {
+        if self.again.is_none() {
+            let Ok(Decision::Again(places)) = self.decided.as_ref()?.recv() else { return None };
+            self.layout.break_block();
+            let mut parts: Vec<Option<Listed>> =
+                std::mem::take(&mut self.parts).into_iter().map(Some).collect();
+            let place = |at: u64| parts.get_mut(usize::try_from(at).ok()?)?.take();
+            self.again = Some(places.into_iter().rev().filter_map(place).collect());
+        }
+        let listed = self.again.as_mut()?.pop()?;
+        let extent = self.layout.push(listed.facts.size)?;
+        Some((listed, None, extent))
+    }
+
+    fn hashing(&self, missing: &Option<Missing>, size: u64) -> Hashing {
+        if !Trailer::wants(self.digest) {
+            return Hashing::None;
+        }
+        match missing {
+            None => Hashing::Whole(Box::default()),
+            Some(missing) if self.resume == ResumeCheck::Attributes => {
+                Hashing::Part(TreeDigest::of_part(missing.blocks()))
+            }
+            Some(_) => Hashing::Tree(TreeDigest::new(size)),
+        }
     }
 }
 
@@ -127,20 +230,22 @@ struct Taken {
 /// A file and where to open it.
 struct OpenOn<'a> {
     root: &'a Docroot,
+    stop: &'a AtomicBool,
     reading: &'a mut Reading,
 }
 
 impl OpenOn<'_> {
     /// Puts what belongs into the block at `start` behind the `used` bytes of the buffer.
     fn fill(&mut self, start: u64, used: usize, buffer: &mut [u8]) -> Taken {
-        let extent = self.reading.listed.extent;
+        let extent = self.reading.extent;
         let (end, position) = (start + BLOCK_BYTES, start + used as u64);
         let mut bytes = 0;
         let content_end = extent.offset + extent.size;
         if extent.offset <= position && position < content_end {
             bytes = (content_end.min(end) - position) as usize;
             if let Some(into) = buffer.get_mut(used..used + bytes) {
-                self.content(position - extent.offset, into);
+                let offset = self.reading.missing.file_offset(position - extent.offset);
+                self.content(offset, into);
             }
         }
         let at = used + bytes;
@@ -158,7 +263,7 @@ impl OpenOn<'_> {
             None => self.open(),
         };
         match opened.and_then(|()| self.reading.read(offset, into)) {
-            Ok(()) => self.reading.digest(into),
+            Ok(()) => self.reading.digest(offset, into),
             Err(trouble) => {
                 self.reading.trouble = Some(trouble);
                 into.fill(0);
@@ -176,10 +281,10 @@ impl OpenOn<'_> {
             tracing::debug!(path = %listed.path.escape_ascii(), "changed since it was listed");
             return Err(Trouble::SourceChanged);
         }
-        if listed.extent.size > BLOCK_BYTES {
+        if listed.facts.size > BLOCK_BYTES {
             // Only a hint.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-            self.reading.at_once = AtOnce::of(&file, self.reading.hasher.is_some());
+            self.reading.at_once = AtOnce::of(&file, !matches!(self.reading.digest, Hashing::None));
         }
         self.reading.open = Some(file);
         Ok(())
@@ -189,13 +294,36 @@ impl OpenOn<'_> {
         // An empty file has not been opened yet; whether it may be read is told by opening it.
         let outcome = match self.reading.trouble {
             Some(trouble) => Err(trouble),
-            None => self.open().and_then(|()| self.reading.check()),
+            None => self.open().and_then(|()| self.digest_held()).and_then(|()| self.reading.check()),
         };
-        let digest = match (&outcome, &self.reading.hasher) {
-            (Ok(()), Some(hasher)) => Some(*hasher.finalize().as_bytes()),
-            _ => None,
+        match (outcome, &self.reading.digest) {
+            (Err(trouble), _) => Trailer { trouble: Some(trouble), ..Trailer::whole(None) },
+            (Ok(()), Hashing::None) => Trailer::whole(None),
+            (Ok(()), Hashing::Whole(hasher)) => Trailer::whole(Some(*hasher.finalize().as_bytes())),
+            (Ok(()), Hashing::Tree(digest)) => Trailer::whole(digest.finish()),
+            (Ok(()), Hashing::Part(digest)) => Trailer::part(digest.finish()),
+        }
+    }
+
+    /// Reads what the receiver holds already, for the digest of the whole.
+    fn digest_held(&mut self) -> Result<(), Trouble> {
+        let (Hashing::Tree(_), Some(missing)) = (&self.reading.digest, &self.reading.missing) else {
+            return Ok(());
         };
-        Trailer { trouble: outcome.err(), digest }
+        let size = self.reading.listed.facts.size;
+        let held: Vec<_> = missing.held(size.div_ceil(BLOCK_BYTES)).collect();
+        let mut buffer = vec![0; BLOCK_BYTES as usize];
+        for block in held.into_iter().flatten() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Trouble::Interrupted);
+            }
+            let offset = block * BLOCK_BYTES;
+            let bytes = (size - offset).min(BLOCK_BYTES) as usize;
+            let into = buffer.get_mut(..bytes).unwrap_or_default();
+            self.reading.read(offset, into)?;
+            self.reading.digest(offset, into);
+        }
+        Ok(())
     }
 }
 
@@ -205,16 +333,26 @@ impl Reading {
         let (Some(file), None) = (&self.open, self.trouble) else {
             return false;
         };
-        let done = self.at_once.read(file, into, position - self.listed.extent.offset);
+        let offset = self.missing.file_offset(position - self.extent.offset);
+        let done = self.at_once.read(file, into, offset);
         if done {
-            self.digest(into);
+            self.digest(offset, into);
         }
         done
     }
 
-    fn digest(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
+    fn digest(&mut self, offset: u64, bytes: &[u8]) {
+        match &mut self.digest {
+            Hashing::None => {}
+            Hashing::Whole(hasher) => drop(hasher.update(bytes)),
+            Hashing::Tree(digest) => digest.update(offset, bytes),
+            Hashing::Part(digest) => {
+                let place =
+                    self.missing.as_ref().and_then(|missing| missing.position_of(offset / BLOCK_BYTES));
+                if let Some(place) = place {
+                    digest.add(place, TreeDigest::value(offset, bytes));
+                }
+            }
         }
     }
 
@@ -256,7 +394,6 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
-    use haul_proto::layout::Layout;
     use haul_proto::manifest::Record;
 
     use super::super::{Source, SourceOptions};
@@ -331,11 +468,7 @@ mod tests {
             let (offset, trailer) = (extent.offset as usize, extent.trailer as usize);
             assert!(all[offset..offset + sizes[number]] == content(number), "file {number}");
             let digest = Some(*blake3::hash(&content(number)).as_bytes());
-            assert_eq!(
-                Trailer::decode(&all[trailer..]),
-                Some(Trailer { trouble: None, digest }),
-                "file {number}"
-            );
+            assert_eq!(Trailer::decode(&all[trailer..]), Some(Trailer::whole(digest)), "file {number}");
         }
     }
 
@@ -381,7 +514,7 @@ mod tests {
             assert_eq!(run.data().len(), B);
             assert_eq!(run.data().len(), B);
             let trailer = Trailer::decode(&run.data()).unwrap();
-            assert_eq!(trailer, Trailer { trouble: Some(Trouble::SourceChanged), digest: None });
+            assert_eq!(trailer.trouble, Some(Trouble::SourceChanged));
         }
     }
 
@@ -390,6 +523,6 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         fs::write(top.path().join("f"), "x").unwrap();
         let data = Run::start(top.path(), Digest::None).data();
-        assert_eq!(Trailer::decode(&data[1..]), Some(Trailer { trouble: None, digest: None }));
+        assert_eq!(Trailer::decode(&data[1..]), Some(Trailer::whole(None)));
     }
 }

@@ -53,7 +53,7 @@ fn read_all(root: &Path, paths: &[&[u8]]) -> Sent {
                     let extent = layout.push(size).unwrap();
                     let pieces = (extent.end() - 1) / BLOCK_BYTES - extent.offset / BLOCK_BYTES + 1;
                     let id = sent.files.len() as u64;
-                    let file = FileEntry { id, parent, name, size, attributes, pieces };
+                    let file = FileEntry { id, parent, name, size, attributes, missing: None, pieces };
                     sent.files.push((extent, Arc::new(file)));
                 }
                 Record::Link { name, .. } => panic!("a link: {}", name.escape_ascii()),
@@ -125,7 +125,9 @@ impl Storing {
     fn start(root: &Path, destination: &str, preserve_times: bool) -> Self {
         let docroot = Docroot::open(root).unwrap();
         let destination = resolve_destination(&docroot, destination.as_bytes(), false, 1).unwrap();
-        let options = SinkOptions { session: SESSION.to_owned(), preserve_times, digest: Digest::Blake3 };
+        let session = SESSION.to_owned();
+        let options =
+            SinkOptions { session, preserve_times, digest: Digest::Blake3, ..SinkOptions::default() };
         let (wake, woken) = wakeable();
         Self { sink: Sink::start(destination, options, wake).unwrap(), woken, result: Stored::default() }
     }
@@ -155,7 +157,7 @@ impl Storing {
         }
         for (block, data) in &sent.blocks {
             match self.request(sent.request(*block, data))? {
-                DiskDone::Block { buffer, stored, finished, failed } => {
+                DiskDone::Block { buffer, stored, finished, failed, .. } => {
                     assert_eq!(buffer.len(), data.len());
                     self.result.stored += stored;
                     self.result.files += finished.len() as u64;
@@ -284,7 +286,7 @@ fn a_source_that_changed_replaces_nothing() {
     fs::write(from.path().join("large"), noise(3 * B)).unwrap();
     fs::write(from.path().join("small"), noise(3)).unwrap();
     let mut sent = read_all(from.path(), &[b"/"]);
-    let trailer = Trailer { trouble: Some(Trouble::SourceChanged), digest: None }.encode();
+    let trailer = Trailer { trouble: Some(Trouble::SourceChanged), ..Trailer::whole(None) }.encode();
     for (extent, _) in &sent.files {
         let at = (extent.trailer % BLOCK_BYTES) as usize;
         sent.blocks[(extent.trailer / BLOCK_BYTES) as usize].1[at..at + 40].copy_from_slice(&trailer);

@@ -1,6 +1,6 @@
 //! The receiving disk: stores what the receiver hands over. Not here: what belongs where.
 
-use haul_proto::control::Digest;
+use haul_proto::control::{Digest, Overwrite, ResumeCheck};
 use haul_proto::disk::{DiskDone, DiskRequest};
 
 use super::helper::Helper;
@@ -16,6 +16,10 @@ pub struct SinkOptions {
     pub preserve_times: bool,
     /// Digest to check each file against.
     pub digest: Digest,
+    /// What happens to files that stand there.
+    pub overwrite: Overwrite,
+    /// How unfinished files are continued; they are kept unless it is none.
+    pub resume: ResumeCheck,
 }
 
 /// The receiving disk of a session. Dropping it removes what is unfinished.

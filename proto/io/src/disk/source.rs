@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use haul_proto::control::{Digest, LinkMode, Trouble};
+use haul_proto::constants::PENDING_FILES;
+use haul_proto::control::{Digest, LinkMode, ResumeCheck, Trouble};
 use haul_proto::manifest::Record;
+use haul_proto::verdict::Decision;
 
 use super::facts::Kind;
 use super::helper::{Helper, spawn};
@@ -28,6 +30,10 @@ const FILES_AHEAD: usize = 4096;
 pub struct SourceOptions {
     /// Digest to take of each file.
     pub digest: Digest,
+    /// What is read of a file depends on [`Source::decide`].
+    pub verdicts: bool,
+    /// What the digest of a file that is continued covers.
+    pub resume: ResumeCheck,
     /// What is left out.
     pub filter: Filter,
 }
@@ -54,6 +60,8 @@ pub enum SourceEvent {
 pub struct Source {
     records: Option<Receiver<Record>>,
     reader: Option<Helper<Reader>>,
+    /// Bounded by the files that were listed: each decision is about one.
+    decisions: Option<Sender<Decision>>,
     stop: Arc<AtomicBool>,
     walker: Option<JoinHandle<()>>,
 }
@@ -70,14 +78,26 @@ impl Source {
         notify: impl Fn() + Send + Clone + 'static,
     ) -> Result<Self, DiskError> {
         let (record_sender, records) = sync_channel(RECORDS_AHEAD);
-        let (file_sender, files) = sync_channel(FILES_AHEAD);
+        // Verdicts take a round trip, so the walk must be ahead of the reader by more than that.
+        let ahead = if options.verdicts { PENDING_FILES } else { FILES_AHEAD };
+        let (file_sender, files) = sync_channel(ahead);
+        let (decisions, decided) = options.verdicts.then(channel).unzip();
         let stop = Arc::new(AtomicBool::new(false));
-        let SourceOptions { digest, filter } = options;
+        let SourceOptions { digest, filter, resume, .. } = options;
         let ended = Arc::clone(&stop);
         let walker = Walker::new(root.clone(), filter, record_sender, file_sender, ended, notify.clone());
-        let reader = Helper::start("haul-read", Reader::new(root, digest, files), notify)?;
+        let reader = Reader::new(root, (digest, resume), (files, decided), Arc::clone(&stop));
+        let reader = Helper::start("haul-read", reader, notify)?;
         let walker = Some(spawn("haul-walk", move || walker.run(&items))?);
-        Ok(Self { records: Some(records), reader: Some(reader), stop, walker })
+        Ok(Self { records: Some(records), reader: Some(reader), decisions, stop, walker })
+    }
+
+    /// What is to be read of the next file.
+    pub fn decide(&mut self, decision: Decision) {
+        if let Some(decisions) = &self.decisions {
+            // Refused only if the reader has panicked, which the next poll tells.
+            let _ = decisions.send(decision);
+        }
     }
 
     /// The next record, if the walk has found it.
@@ -104,6 +124,7 @@ impl Drop for Source {
         self.stop.store(true, Ordering::Relaxed);
         // The walker may be waiting for either of the two to take something.
         self.records = None;
+        self.decisions = None;
         self.reader = None;
         if self.walker.take().is_some_and(|walker| walker.join().is_err()) {
             tracing::error!("the thread that lists files has panicked");

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use haul_proto::constants::BLOCK_BYTES;
+use haul_proto::journal::Subtree;
 
 /// Digest of a file in the making.
 #[derive(Debug)]
@@ -31,13 +32,58 @@ impl TreeDigest {
         }
     }
 
+    /// For `blocks` blocks of a file that has more, which count from the first of them.
+    pub(super) const fn of_part(blocks: u64) -> Self {
+        Self::Tree { blocks, subtrees: BTreeMap::new() }
+    }
+
+    /// For a file of `size` bytes, some of whose subtrees are known.
+    pub(super) fn continued(size: u64, known: impl IntoIterator<Item = Subtree>) -> Self {
+        let mut digest = Self::new(size);
+        if let Self::Tree { blocks, subtrees } = &mut digest {
+            let fits = |subtree: &Subtree| {
+                let end = 1_u64.checked_shl(subtree.level).and_then(|count| subtree.first.checked_add(count));
+                end.is_some_and(|end| end <= *blocks)
+            };
+            let known = known.into_iter().filter(fits);
+            subtrees.extend(known.map(|known| (known.first, (known.level, known.value))));
+        }
+        digest
+    }
+
+    /// The subtrees that are finished.
+    pub(super) fn subtrees(&self) -> Vec<Subtree> {
+        match self {
+            Self::One(_) => Vec::new(),
+            Self::Tree { subtrees, .. } => {
+                let subtree = |(&first, &(level, value)): (&u64, &(u32, ChainingValue))| Subtree {
+                    first,
+                    level,
+                    value,
+                };
+                subtrees.iter().map(subtree).collect()
+            }
+        }
+    }
+
+    /// The value of the block at `offset` of a file of several blocks.
+    pub(super) fn value(offset: u64, bytes: &[u8]) -> ChainingValue {
+        Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
+    }
+
+    /// Takes the value of the block with this number, of a file of several blocks.
+    pub(super) fn add(&mut self, block: u64, value: ChainingValue) {
+        if let Self::Tree { blocks, subtrees } = self {
+            insert(*blocks, subtrees, block, value);
+        }
+    }
+
     /// Takes the block at `offset`, a multiple of the block size.
     pub(super) fn update(&mut self, offset: u64, bytes: &[u8]) {
         match self {
             Self::One(digest) => *digest = Some(*blake3::hash(bytes).as_bytes()),
             Self::Tree { blocks, subtrees } => {
-                let value = Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root();
-                insert(*blocks, subtrees, offset / BLOCK_BYTES, value);
+                insert(*blocks, subtrees, offset / BLOCK_BYTES, Self::value(offset, bytes));
             }
         }
     }
@@ -87,7 +133,10 @@ fn fold(blocks: u64, subtrees: &BTreeMap<u64, (u32, ChainingValue)>) -> Option<[
     }
     let mut values = subtrees.values().rev().map(|(_, value)| value);
     let mut right = *values.next()?;
-    let mut left = values.next()?;
+    let Some(mut left) = values.next() else {
+        // One block of a file that has more.
+        return Some(right);
+    };
     for further in values {
         right = merge_subtrees_non_root(left, &right, Mode::Hash);
         left = further;

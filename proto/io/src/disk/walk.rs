@@ -26,7 +26,7 @@ use super::{DiskError, Docroot, Filter, join};
 const NAMES_SORTED: usize = 65_536;
 
 /// A file that was listed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Listed {
     /// Its path below the docroot.
     pub(super) path: Vec<u8>,

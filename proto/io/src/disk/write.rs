@@ -7,18 +7,23 @@ use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 
 use haul_proto::constants::BLOCK_BYTES;
-use haul_proto::control::{Digest, Trouble};
+use haul_proto::control::{Digest, ResumeCheck, Trouble};
 use haul_proto::disk::{
-    BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry,
+    BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry, Looked,
 };
+use haul_proto::journal::{Identity, JOURNAL_BLOCKS, Subtree};
 use haul_proto::manifest::{Attributes, Trailer};
+use haul_proto::verdict::{Missing, Verdict};
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
 
 use super::at_once::AtOnce;
+use super::facts::Kind;
 use super::folder::Folder;
 use super::folders::Folders;
 use super::helper::Work;
+use super::judge::{Judgement, judge};
+use super::keep::{self, BUSY, Journaling, Keep, Names, NoPartial};
 use super::link::make_link;
 use super::partial::{self, Final, partial_name};
 use super::tree_digest::TreeDigest;
@@ -82,31 +87,48 @@ struct Storing {
     at_once: AtOnce,
     last_used: u64,
     digest: Option<TreeDigest>,
+    /// Of what comes of a file that is continued, where only that is checked.
+    part_digest: Option<TreeDigest>,
     trailer: Option<Trailer>,
+    /// What a later session may go on with.
+    keep: Option<Keep>,
 }
 
 impl Storing {
     /// Writes, however long it takes.
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> nix::Result<()> {
+    fn write(&mut self, file: &FileEntry, offset: u64, bytes: &[u8]) -> nix::Result<()> {
         if let Some(file) = &self.file {
             partial::write_at(file, bytes, offset)?;
         }
-        self.digest(offset, bytes);
+        self.on_written(file, offset, bytes);
         Ok(())
     }
 
     /// Writes without waiting, if that is possible.
-    fn write_at_once(&mut self, offset: u64, bytes: &[u8]) -> bool {
+    fn write_at_once(&mut self, file: &FileEntry, offset: u64, bytes: &[u8]) -> bool {
         let done = self.file.as_ref().is_some_and(|file| self.at_once.write(file, bytes, offset));
         if done {
-            self.digest(offset, bytes);
+            self.on_written(file, offset, bytes);
         }
         done
     }
 
-    fn digest(&mut self, offset: u64, bytes: &[u8]) {
-        if let Some(digest) = self.digest.as_mut().filter(|_| !bytes.is_empty()) {
-            digest.update(offset, bytes);
+    fn on_written(&mut self, file: &FileEntry, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(keep) = &mut self.keep {
+            keep.on_written(offset, bytes.len());
+        }
+        let place = file.missing.as_ref().and_then(|missing| missing.position_of(offset / BLOCK_BYTES));
+        match (&mut self.digest, &mut self.part_digest, place) {
+            (Some(digest), Some(part), Some(place)) => {
+                let value = TreeDigest::value(offset, bytes);
+                digest.add(offset / BLOCK_BYTES, value);
+                part.add(place, value);
+            }
+            (Some(digest), ..) => digest.update(offset, bytes),
+            (None, ..) => {}
         }
     }
 }
@@ -118,6 +140,9 @@ pub(super) struct Writer {
     umask: u32,
     folders: Folders,
     incoming: HashMap<u64, Incoming>,
+    /// Files that were looked at and of which a part is there; those without an account are there whole, it seems.
+    found: HashMap<u64, Option<Storing>>,
+    journaling: Journaling,
     open_files: usize,
     uses: u64,
     /// New name of the entry at the top.
@@ -148,8 +173,11 @@ impl Work for Writer {
         match block.pieces.as_slice() {
             [piece] if self.broken.is_none() && self.part_at_once(piece, &block.data) => {
                 let stored = piece.bytes.len() as u64;
-                let (finished, failed) = (Vec::new(), Vec::new());
-                Ok(Ok(DiskDone::Block { buffer: block.data, stored, finished, failed }))
+                if let Err(error) = self.journal(&piece.file) {
+                    self.broken = Some(error.clone());
+                    return Ok(Err(error));
+                }
+                Ok(Ok(Report { stored, ..Report::default() }.done(block.data)))
             }
             _ => Err(DiskRequest::Block(block)),
         }
@@ -166,6 +194,9 @@ impl Work for Writer {
         }
         let result = match request {
             DiskRequest::Folder(entry) => self.folder(&entry),
+            DiskRequest::Look(files) => {
+                Ok(DiskDone::Looked(files.into_iter().map(|file| self.look(file)).collect()))
+            }
             DiskRequest::Link(entry) => self.link(&entry),
             DiskRequest::Block(block) => self.block(block),
             DiskRequest::Finish => {
@@ -193,6 +224,8 @@ impl Writer {
             umask: umask(),
             folders,
             incoming,
+            found: HashMap::new(),
+            journaling: Journaling::default(),
             open_files: 0,
             uses: 0,
             rename,
@@ -210,7 +243,7 @@ impl Writer {
         let (Some(storing), Some(bytes)) = (&mut incoming.storing, data.get(piece.bytes.clone())) else {
             return false;
         };
-        if piece.trailer.is_some() || !storing.write_at_once(piece.offset, bytes) {
+        if piece.trailer.is_some() || !storing.write_at_once(&piece.file, piece.offset, bytes) {
             return false;
         }
         self.uses += 1;
@@ -219,14 +252,37 @@ impl Writer {
         true
     }
 
-    /// Removes what is unfinished.
+    /// Removes what is unfinished, or journals it if a later session may go on with it.
     fn abandon(&mut self) {
+        let written = self.journaling.wait();
         for (_, incoming) in std::mem::take(&mut self.incoming) {
-            if let Some(Storing { partial, .. }) = incoming.storing {
-                self.remove(incoming.parent, &partial);
+            if let Some(storing) = incoming.storing {
+                self.leave(incoming.parent, storing, written.is_ok());
             }
         }
+        // What was looked at and not touched is as its journal says.
+        self.found.clear();
         self.open_files = 0;
+    }
+
+    fn leave(&mut self, parent: u64, mut storing: Storing, journal: bool) {
+        let digest = storing.digest.take();
+        let Storing { partial, file, keep, .. } = storing;
+        let Ok(folder) = self.folders.open(parent) else {
+            return;
+        };
+        match (keep, file) {
+            (None, _) => discard(&folder, &partial),
+            (Some(keep), _) if keep.is_empty() => keep::discard(&folder, &keep.names),
+            (Some(mut keep), Some(file)) if journal => {
+                let bytes = keep.journal(digest.as_ref());
+                if let Err(errno) = keep::store(&file, &folder, &keep.names, &bytes) {
+                    tracing::warn!(%errno, "the journal of an unfinished file could not be written");
+                }
+            }
+            // The last journal is still true.
+            (Some(_), _) => {}
+        }
     }
 
     fn folder(&mut self, entry: &FolderEntry) -> Result<DiskDone, DiskError> {
@@ -283,26 +339,177 @@ impl Writer {
 
     fn block(&mut self, block: BlockWrite) -> Result<DiskDone, DiskError> {
         let BlockWrite { data, pieces, .. } = block;
-        let (mut stored, mut finished, mut failed) = (0, Vec::new(), Vec::new());
+        let mut report = Report::default();
         for piece in &pieces {
+            let file = &*piece.file;
             let result = match data.get(piece.bytes.clone()) {
-                Some(bytes) if piece.file.pieces == 1 => self.whole(piece, bytes),
+                Some(_) if file.missing.is_some() && matches!(self.found.get(&file.id), Some(None)) => {
+                    self.compare(piece)
+                }
+                Some(bytes) if file.pieces == 1 && file.missing.is_none() => self.whole(piece, bytes),
                 Some(bytes) => self.part(piece, bytes),
                 None => Err(Fault::entry(Trouble::Internal, "a piece lies beyond its block")),
             };
             match result {
-                Ok(done) => {
-                    stored += done.stored;
-                    finished.extend(done.finished.then_some(piece.file.size));
+                Ok(Stored { stored, end }) => {
+                    report.stored += stored;
+                    match end {
+                        None => {}
+                        Some(Finished::Stored) => report.finished.push(file.size),
+                        Some(Finished::Found) => report.found.push(file.size),
+                        Some(Finished::Wrong) => report.wrong.push(file.id),
+                    }
                 }
                 Err(Fault::Entry { trouble, message }) => {
-                    let path = self.folders.path_of(piece.file.parent, &piece.file.name);
-                    failed.push(EntryFailure { path, trouble, message });
+                    let path = self.folders.path_of(file.parent, &file.name);
+                    report.failed.push(EntryFailure { path, trouble, message });
                 }
                 Err(Fault::Session(error)) => return Err(error),
             }
+            self.journal(file)?;
         }
-        Ok(DiskDone::Block { buffer: data, stored, finished, failed })
+        Ok(report.done(data))
+    }
+
+    /// What is needed of a file.
+    fn look(&mut self, file: FileEntry) -> Looked {
+        let (verdict, failure) = match self.find(&file) {
+            Ok(verdict) => (verdict, None),
+            Err(Fault::Entry { trouble: Trouble::Busy, message }) => {
+                let path = self.folders.path_of(file.parent, &file.name);
+                (Verdict::Skip, Some(EntryFailure { path, trouble: Trouble::Busy, message }))
+            }
+            // Will be found again, and told, when it is to be stored.
+            Err(_) => (Verdict::All, None),
+        };
+        Looked { file, verdict, failure }
+    }
+
+    fn find(&mut self, file: &FileEntry) -> Result<Verdict, Fault> {
+        let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
+        let folder = self.folders.open(file.parent)?;
+        if let Ok(facts) = folder.stat(&name)
+            && matches!(facts.kind, Kind::File | Kind::Link)
+        {
+            match judge(&facts, file.size, &file.attributes, &self.options) {
+                Judgement::Stays => return Ok(Verdict::Skip),
+                Judgement::StaysIfEqual => {
+                    self.found.insert(file.id, None);
+                    return Ok(Verdict::Part(Missing::default()));
+                }
+                Judgement::IsReplaced => {}
+            }
+        }
+        if self.options.resume == ResumeCheck::None || file.size.div_ceil(BLOCK_BYTES) < JOURNAL_BLOCKS {
+            return Ok(Verdict::All);
+        }
+        self.find_partial(file, &folder, &name)
+    }
+
+    /// What an earlier session has kept of the file.
+    fn find_partial(&mut self, file: &FileEntry, folder: &Folder, name: &[u8]) -> Result<Verdict, Fault> {
+        let names = keep::names(name);
+        let descriptor = match keep::open(folder, &names.partial, false) {
+            Ok(Some(descriptor)) => descriptor,
+            Err(NoPartial::Busy) => return Err(Fault::entry(BUSY.0, BUSY.1)),
+            // A journal alone tells nothing.
+            Ok(None) => {
+                keep::discard_journal(folder, &names, false);
+                return Ok(Verdict::All);
+            }
+            Err(NoPartial::Foreign | NoPartial::System(_)) => return Ok(Verdict::All),
+        };
+        let source = Identity::of(file);
+        let Some((keep, subtrees)) = keep::read(folder, names.clone(), source, self.options.digest) else {
+            tracing::info!(name = %file.name.escape_ascii(), "what is there of it belongs to another source");
+            keep::discard(folder, &names);
+            return Ok(Verdict::All);
+        };
+        let missing = Missing::beside(keep.held(), file.size.div_ceil(BLOCK_BYTES));
+        let digest = self.digest_held(file, folder, &keep, subtrees)?;
+        let partly = self.options.resume == ResumeCheck::Attributes && digest.is_some();
+        let part_digest = partly.then(|| TreeDigest::of_part(missing.blocks()));
+        let (partial, last_used) = (names.partial, self.uses);
+        let at_once = AtOnce::of(&descriptor, digest.is_some());
+        let (file_open, keep, trailer) = (Some(descriptor), Some(keep), None);
+        let storing =
+            Storing { partial, file: file_open, at_once, last_used, digest, part_digest, trailer, keep };
+        self.found.insert(file.id, Some(storing));
+        Ok(Verdict::Part(missing))
+    }
+
+    /// The digest of what is there: from the journal, or by reading it again.
+    fn digest_held(
+        &self,
+        file: &FileEntry,
+        folder: &Folder,
+        keep: &Keep,
+        subtrees: Vec<Subtree>,
+    ) -> Result<Option<TreeDigest>, Fault> {
+        if self.options.digest == Digest::None {
+            return Ok(None);
+        }
+        let known = self.options.resume != ResumeCheck::Reread && !subtrees.is_empty();
+        if known {
+            return Ok(Some(TreeDigest::continued(file.size, subtrees)));
+        }
+        let fault = |errno| self.fault(file, folder, errno);
+        let descriptor = folder.open_file(&keep.names.partial).map_err(fault)?;
+        let mut digest = TreeDigest::new(file.size);
+        let mut buffer = vec![0; BLOCK_BYTES as usize];
+        for block in keep.held().iter().cloned().flatten() {
+            let offset = block * BLOCK_BYTES;
+            let bytes = file.size.saturating_sub(offset).min(BLOCK_BYTES) as usize;
+            let into = buffer.get_mut(..bytes).unwrap_or_default();
+            keep::read_at(&descriptor, into, offset).map_err(fault)?;
+            digest.update(offset, into);
+        }
+        Ok(Some(digest))
+    }
+
+    /// Whether what stands there is what the sender has.
+    fn compare(&mut self, piece: &FilePiece) -> Result<Stored, Fault> {
+        let file = &*piece.file;
+        self.found.remove(&file.id);
+        let trailer = piece.trailer.as_ref().ok_or_else(no_trailer)?;
+        if let Some(trouble) = trailer.trouble {
+            return Err(partial::source_fault(trouble));
+        }
+        let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
+        let folder = self.folders.open(file.parent)?;
+        let own = folder.open_file(&name).ok().and_then(|own| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(std::fs::File::from(own)).ok()?;
+            Some(*hasher.finalize().as_bytes())
+        });
+        let equal = own.is_some() && own == trailer.digest && !trailer.of_part;
+        let end = Some(if equal { Finished::Found } else { Finished::Wrong });
+        Ok(Stored { stored: 0, end })
+    }
+
+    /// Journals an unfinished file if it is time to.
+    fn journal(&mut self, file: &FileEntry) -> Result<(), DiskError> {
+        let Some(Incoming { parent, storing: Some(storing), .. }) = self.incoming.get_mut(&file.id) else {
+            return Ok(());
+        };
+        let (Some(keep), Some(descriptor)) = (&mut storing.keep, &storing.file) else {
+            return Ok(());
+        };
+        if !keep.is_due() {
+            return Ok(());
+        }
+        let path = || self.folders.below_destination(file.parent, &file.name);
+        let failed = |errno| DiskError::system("make durable", &path(), errno);
+        if !self.journaling.is_free().map_err(failed)? {
+            return Ok(());
+        }
+        let Ok(folder) = self.folders.open(*parent) else {
+            return Ok(());
+        };
+        let (names, bytes) = (keep.names.clone(), keep.journal(storing.digest.as_ref()));
+        self.journaling.begin(descriptor, folder, names, bytes).map_err(|errno| {
+            DiskError::system("make durable", &self.folders.below_destination(file.parent, &file.name), errno)
+        })
     }
 
     /// Stores a file that lies in one block.
@@ -324,7 +531,7 @@ impl Writer {
                 .inspect_err(|_| discard(&folder, &partial))
         });
         written.map_err(|errno| self.fault(file, &folder, errno))?;
-        Ok(Stored { stored: bytes.len() as u64, finished: true })
+        Ok(Stored { stored: bytes.len() as u64, end: Some(Finished::Stored) })
     }
 
     fn wanted<'a>(&self, file: &FileEntry, name: &'a [u8]) -> Final<'a> {
@@ -352,10 +559,25 @@ impl Writer {
         let Some(over) = self.count_piece(file.id, result.is_err()) else {
             return result;
         };
-        let partial = over.partial.clone();
-        result
-            .and_then(|stored| self.finish(file, over).map(|()| Stored { finished: true, ..stored }))
-            .inspect_err(|_| self.remove(file.parent, &partial))
+        let (partial, names) = (over.partial.clone(), over.keep.as_ref().map(|keep| keep.names.clone()));
+        let result = result.and_then(|stored| self.finish(file, over).map(|()| stored));
+        match result {
+            Ok(stored) => Ok(Stored { end: Some(Finished::Stored), ..stored }),
+            Err(fault) => {
+                match (&fault, &names) {
+                    // The last journal is still true.
+                    (Fault::Session(_), Some(_)) => {}
+                    _ => self.remove(file.parent, &partial, names.as_ref()),
+                }
+                match fault {
+                    Fault::Entry { trouble: Trouble::DigestMismatch, .. } if file.missing.is_some() => {
+                        tracing::warn!(name = %file.name.escape_ascii(), "what was there of it was not of this source");
+                        Ok(Stored { stored: 0, end: Some(Finished::Wrong) })
+                    }
+                    fault => Err(fault),
+                }
+            }
+        }
     }
 
     /// Notes that a piece has come. Gives what is stored of the file if that was the last one, or if it has failed now.
@@ -375,7 +597,13 @@ impl Writer {
     }
 
     fn begin(&mut self, file: &FileEntry) -> Result<(), Fault> {
-        let created = self.create(file);
+        let created = match self.found.remove(&file.id).flatten().filter(|_| file.missing.is_some()) {
+            Some(storing) => {
+                self.open_files += 1;
+                Ok(storing)
+            }
+            None => self.create(file),
+        };
         let (storing, result) = match created {
             Ok(storing) => (Some(storing), Ok(())),
             Err(fault) => (None, Err(fault)),
@@ -386,15 +614,45 @@ impl Writer {
 
     fn create(&mut self, file: &FileEntry) -> Result<Storing, Fault> {
         let folder = self.folders.open(file.parent)?;
-        self.landing_name(file.parent, &file.name, Top::File(file.id))?;
+        let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
         self.close_oldest();
-        let partial = partial_name(&self.options.session, file);
-        let descriptor = partial::create(&folder, &partial, file.size);
-        let descriptor = descriptor.map_err(|errno| self.fault(file, &folder, errno))?;
+        let (partial, descriptor, keep) = self.create_partial(file, &folder, &name)?;
         self.open_files += 1;
         let digest = (self.options.digest == Digest::Blake3).then(|| TreeDigest::new(file.size));
         let at_once = AtOnce::of(&descriptor, digest.is_some());
-        Ok(Storing { partial, file: Some(descriptor), at_once, last_used: self.uses, digest, trailer: None })
+        let (file, last_used, part_digest, trailer) = (Some(descriptor), self.uses, None, None);
+        Ok(Storing { partial, file, at_once, last_used, digest, part_digest, trailer, keep })
+    }
+
+    /// Makes the partial file: under a name of its own if it may be kept.
+    fn create_partial(
+        &self,
+        file: &FileEntry,
+        folder: &Folder,
+        name: &[u8],
+    ) -> Result<(Vec<u8>, OwnedFd, Option<Keep>), Fault> {
+        let fault = |errno| self.fault(file, folder, errno);
+        if self.options.resume != ResumeCheck::None && file.size.div_ceil(BLOCK_BYTES) >= JOURNAL_BLOCKS {
+            let names = keep::names(name);
+            match keep::open(folder, &names.partial, true) {
+                Ok(Some(descriptor)) => {
+                    // Whatever an earlier session left is not wanted, and its journal must not outlive it.
+                    keep::discard_journal(folder, &names, true);
+                    nix::unistd::ftruncate(&descriptor, 0).map_err(fault)?;
+                    partial::reserve(&descriptor, file.size)
+                        .inspect_err(|_| keep::discard(folder, &names))
+                        .map_err(fault)?;
+                    let keep = Keep::new(names.clone(), Identity::of(file), self.options.digest);
+                    return Ok((names.partial, descriptor, Some(keep)));
+                }
+                Err(NoPartial::Busy) => return Err(Fault::entry(BUSY.0, BUSY.1)),
+                Err(NoPartial::System(errno)) => return Err(fault(errno)),
+                Ok(None) | Err(NoPartial::Foreign) => {}
+            }
+        }
+        let partial = partial_name(&self.options.session, file);
+        let descriptor = partial::create(folder, &partial, file.size).map_err(fault)?;
+        Ok((partial, descriptor, None))
     }
 
     fn store(&mut self, piece: &FilePiece, bytes: &[u8]) -> Result<Stored, Fault> {
@@ -407,7 +665,7 @@ impl Writer {
         let Some(storing) = self.incoming.get_mut(&file.id).and_then(|incoming| incoming.storing.as_mut())
         else {
             // It has failed before, and that has been told.
-            return Ok(Stored { stored: 0, finished: false });
+            return Ok(Stored { stored: 0, end: None });
         };
         storing.last_used = self.uses;
         storing.trailer = storing.trailer.or(piece.trailer);
@@ -415,11 +673,11 @@ impl Writer {
             // No use in storing the rest.
             return Err(partial::source_fault(trouble));
         }
-        if let Err(errno) = storing.write(piece.offset, bytes) {
+        if let Err(errno) = storing.write(file, piece.offset, bytes) {
             let folder = self.folders.open(file.parent)?;
             return Err(self.fault(file, &folder, errno));
         }
-        Ok(Stored { stored: bytes.len() as u64, finished: false })
+        Ok(Stored { stored: bytes.len() as u64, end: None })
     }
 
     /// Opens the partial file again if it was closed for want of descriptors.
@@ -446,7 +704,9 @@ impl Writer {
             return;
         }
         let storing = self.incoming.values_mut().filter_map(|incoming| incoming.storing.as_mut());
-        let oldest = storing.filter(|storing| storing.file.is_some()).min_by_key(|storing| storing.last_used);
+        // Those that are locked would lose their lock.
+        let closable = storing.filter(|storing| storing.file.is_some() && storing.keep.is_none());
+        let oldest = closable.min_by_key(|storing| storing.last_used);
         if let Some(storing) = oldest {
             storing.file = None;
             self.open_files -= 1;
@@ -455,9 +715,22 @@ impl Writer {
 
     /// Checks a file of which every piece has come, and gives it its name.
     fn finish(&mut self, file: &FileEntry, stored: Storing) -> Result<(), Fault> {
-        let Storing { partial, file: descriptor, digest, trailer, .. } = stored;
-        let digest = digest.and_then(|digest| digest.finish());
-        partial::check(self.options.digest, &trailer.ok_or_else(no_trailer)?, digest)?;
+        let Storing { partial, file: descriptor, digest, part_digest, trailer, keep, .. } = stored;
+        if keep.is_some() {
+            let written = self.journaling.wait();
+            let path = || self.folders.below_destination(file.parent, &file.name);
+            written.map_err(|errno| Fault::Session(DiskError::system("make durable", &path(), errno)))?;
+        }
+        let trailer = trailer.ok_or_else(no_trailer)?;
+        // A part of no blocks has no digest: there is nothing to check then.
+        let nothing = file.missing.as_ref().is_some_and(|missing| missing.blocks() == 0);
+        let by_part = part_digest.is_some();
+        let kind = if by_part && nothing { Digest::None } else { self.options.digest };
+        let digest = part_digest.or(digest).and_then(|digest| digest.finish());
+        if trailer.of_part != (by_part && trailer.digest.is_some()) {
+            return Err(Fault::entry(Trouble::DigestMismatch, "the sender's digest is of another kind"));
+        }
+        partial::check(kind, &trailer, digest)?;
         let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
         let folder = self.folders.open(file.parent)?;
         let descriptor = descriptor.map_or_else(|| folder.reopen_file(&partial), Ok);
@@ -465,12 +738,20 @@ impl Writer {
             .and_then(|descriptor| {
                 partial::settle(&folder, &partial, &descriptor, file.size, &self.wanted(file, &name))
             })
-            .map_err(|errno| self.fault(file, &folder, errno))
+            .map_err(|errno| self.fault(file, &folder, errno))?;
+        if let Some(keep) = keep.filter(|keep| keep.written) {
+            keep::discard_journal(&folder, &keep.names, false);
+        }
+        Ok(())
     }
 
-    fn remove(&mut self, parent: u64, partial: &[u8]) {
+    fn remove(&mut self, parent: u64, partial: &[u8], kept: Option<&Names>) {
+        let _ = self.journaling.wait();
         if let Ok(folder) = self.folders.open(parent) {
-            discard(&folder, partial);
+            match kept {
+                Some(names) => keep::discard(&folder, names),
+                None => discard(&folder, partial),
+            }
         }
     }
 }
@@ -484,7 +765,34 @@ fn discard(folder: &Folder, partial: &[u8]) {
 
 struct Stored {
     stored: u64,
-    finished: bool,
+    end: Option<Finished>,
+}
+
+/// How a file has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finished {
+    Stored,
+    /// It was there already.
+    Found,
+    /// What was there of it was of another file.
+    Wrong,
+}
+
+/// What came of a block.
+#[derive(Default)]
+struct Report {
+    stored: u64,
+    finished: Vec<u64>,
+    found: Vec<u64>,
+    wrong: Vec<u64>,
+    failed: Vec<EntryFailure>,
+}
+
+impl Report {
+    fn done(self, buffer: Vec<u8>) -> DiskDone {
+        let Self { stored, finished, found, wrong, failed } = self;
+        DiskDone::Block { buffer, stored, finished, found, wrong, failed }
+    }
 }
 
 fn no_trailer() -> Fault {

@@ -38,8 +38,11 @@ const REFERENCE_RATE: f64 = 12.5e6;
 const QUEUE_BOUNDS: (f64, f64) = (0.0002, 0.1);
 /// Least queue target where delays are those of processors, which wake late by as much, seconds.
 const SHORT_QUEUE: f64 = 0.002;
-/// Change of the queueing delay that is no jitter, seconds, and how much is allowed for what is beyond it.
-const JITTER_ALLOWANCE: (f64, f64) = (0.001, 2.0);
+/// Change of the queueing delay that is no jitter, in units of the queue that one flow makes here and at most in seconds,
+/// and how much is allowed for what is beyond it.
+const JITTER_ALLOWANCE: (f64, f64, f64) = (0.4, 0.001, 2.0);
+/// A queue below this share of its target is none, with what jitter alone may add to it.
+const NO_QUEUE: (f64, f64) = (0.3, 1.5);
 /// Bytes of a typical datagram, for windows counted in packets.
 const PACKET: f64 = 1450.0;
 /// Least window.
@@ -87,6 +90,8 @@ pub struct Fair {
     /// When there was last a queue worth the name.
     last_queue: f64,
     next_drain: f64,
+    /// When there was last less to send than allowed: the delivery rate then says little of the path.
+    last_idle: f64,
     /// Window before the receiver fell silent.
     before_silence: Option<f64>,
     /// From when on the delivery rate is that of the present window.
@@ -123,6 +128,7 @@ impl Fair {
             last_empty: now,
             last_queue: now,
             next_drain: 0.0,
+            last_idle: 0.0,
             before_silence: None,
             settled_from: 0.0,
             yielding: None,
@@ -169,6 +175,9 @@ impl Fair {
         self.loss.on_report(self.path.now, sample, rtt);
         if self.path.queueing < (0.1 * self.queue_target().max(0.0005)).max(0.05 * self.path.peak()) {
             self.last_empty = self.path.now;
+        }
+        if sample.idle {
+            self.last_idle = self.path.now;
         }
         match self.phase {
             Phase::Start(start) => self.start(start, sample.idle),
@@ -296,8 +305,15 @@ impl Fair {
 
     /// Part of the queue target that makes up for jitter, which looks like a queue.
     fn jitter_allowance(&self) -> f64 {
-        let (own, factor) = JITTER_ALLOWANCE;
-        factor * (self.path.jitter() - own).max(0.0)
+        let (own, most, factor) = JITTER_ALLOWANCE;
+        factor * (self.path.jitter() - (own * self.link_queue()).min(most)).max(0.0)
+    }
+
+    /// A queue below this is none: bandwidth is free.
+    fn no_queue(&self) -> f64 {
+        let (target, jitter) = (self.queue_target(), self.jitter_allowance());
+        let (share, factor) = NO_QUEUE;
+        share.mul_add(target - jitter, factor * jitter).min(target)
     }
 
     /// A queue beyond this is no matter of the window law any more.

@@ -31,9 +31,11 @@ impl Fair {
         let foreign = self.path.usual_queue > self.foreign_queue();
         let drains = foreign || self.path.queueing > overrun || self.yields_in_vain(target);
         if drains && now > self.next_drain && !self.path.is_short() {
-            return self.begin_drain(self.path.delivery / (1.0 - self.loss.random), None, false);
+            let delivery = self.path.delivery / (1.0 - self.loss.random);
+            let was_idle = now - self.last_idle < 1.5 * self.path.rtt();
+            return self.begin_drain(if was_idle { self.path.best() } else { delivery }, None, false);
         }
-        if self.path.queueing < 0.3 * target {
+        if self.path.queueing < self.no_queue() {
             if !self.loss.is_testing() && !sample.idle {
                 self.grow(share);
             }

@@ -238,7 +238,7 @@ impl Haul {
             train_time: Duration::from_micros(report.train_us),
             interval,
             arrived_packets: outcomes.arrived_packets,
-            lost_packets: outcomes.lost_packets,
+            lost_packets: outcomes.lost_packets - outcomes.outage_packets,
             idle: false,
         };
         if let Some(rtt) = sample.rtt {

@@ -285,14 +285,29 @@ fn row_10() -> Row {
 
 /// Flows of our own that join two seconds apart, looked at from 20 s after the last.
 fn own(row: &mut Row, scene: &str, path: &PathConfig, rtts: &[f64], goal: (f64, f64, f64)) {
-    let flows = rtts.iter().enumerate().map(|(number, &rtt)| haul(rtt, 2.0 * number as f64, FAIR)).collect();
     let from = 2.0 * rtts.len() as f64 + 18.0;
-    let meter = run(path, from + 10.0, flows);
     let span = from..from + 10.0;
     let limit = path.rate * (1.0 - path.loss_share());
-    row.at_least(scene, "utilisation", meter.total(span.clone()) / limit, goal.0);
-    row.at_most(scene, "queue ms", meter.queue_ms(span.clone(), 0.95).0, goal.1);
-    row.at_least(scene, "Jain", meter.jain(span), goal.2);
+    // Where many flows meet in a short queue, who overflows it first is chance: the median of three.
+    let runs = [1, 2, 3].map(|seed| {
+        let apart = 0.1 * (seed - 1) as f64;
+        let start = |(number, &rtt): (usize, &f64)| {
+            haul(rtt + apart * number as f64, (2.0 + 0.1 * apart) * number as f64, FAIR)
+        };
+        let flows = rtts.iter().enumerate().map(start).collect();
+        let meter = World::new(path.clone(), seed, flows).run(Duration::from_secs_f64(span.end));
+        let queue = meter.queue_ms(span.clone(), 0.95).0;
+        [meter.total(span.clone()) / limit, queue, meter.jain(span.clone())]
+    });
+    let [utilisation, queue, jain] = [0, 1, 2].map(|figure| median(runs.map(|run| run[figure])));
+    row.at_least(scene, "utilisation", utilisation, goal.0);
+    row.at_most(scene, "queue ms", queue, goal.1);
+    row.at_least(scene, "Jain", jain, goal.2);
+}
+
+fn median(mut values: [f64; 3]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[1]
 }
 
 fn row_11() -> Row {
@@ -492,6 +507,14 @@ fn row_20() -> Row {
             row.at_most(&scene, "queue ms", meter.queue_ms(2.0..20.0, 0.95).0, 0.25 * rtt + 15.0);
         }
     }
+    // A faster link shows behind jitter that is longer than the queue wanted.
+    for rtt in [20.0, 100.0, 300.0] {
+        let path = path(200.0, rtt, 0.0, 5.0).jitter(ms(5.0), true).change(5.0, Change::Rate(1e9));
+        let meter = run(&path, 20.0, vec![haul(rtt, 0.0, FAIR)]);
+        let scene = format!("jitter 5 ms of {rtt} ms, step x 5");
+        row.at_least(&scene, "utilisation", meter.total(7.5..20.0) / 1e9, 0.85);
+        row.at_most(&scene, "queue ms", meter.queue_ms(2.0..20.0, 0.95).0, 0.25 * rtt + 15.0);
+    }
     row
 }
 
@@ -507,6 +530,23 @@ fn row_21() -> Row {
             meter.total(2.0..30.0) / 98e6,
             0.92,
         );
+    }
+    // The link is away for 20 ms about once a second, either way.
+    for (mbit, rtt, bdp, jitter, wander) in [
+        (1000.0, 300.0, 0.5, 5.0, true),
+        (1000.0, 300.0, 0.5, 5.0, false),
+        (100.0, 100.0, 0.5, 5.0, true),
+        (100.0, 20.0, 1.0, 0.0, true),
+    ] {
+        let mut path = path(mbit, rtt, 0.0, bdp).jitter(ms(jitter), wander);
+        for n in 0..30 {
+            let at = f64::from(n) + 0.2 + 0.6 * (f64::from(n) * 0.618).fract();
+            path = path.change(at, Change::Outage(true)).change(at + 0.02, Change::Outage(false));
+        }
+        let meter = run(&path, 30.0, vec![haul(rtt, 0.0, FAIR)]);
+        let order = if wander { "" } else { ", out of order" };
+        let scene = format!("outages, {}{order}", label(mbit, rtt, 0.0, bdp));
+        row.at_least(&scene, "utilisation", meter.total(4.0..30.0) / (mbit * 1e6 * 0.98), 0.85);
     }
     row
 }
