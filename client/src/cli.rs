@@ -38,6 +38,8 @@ fn help_tail() -> String {
         "While the data moves, on a terminal + and - change the target rate by a tenth, u lifts it; h, f and l take \
          policy high, fair and low, x takes fixed; ? lists the keys. With --json the same comes as lines on stdin, for \
          example {{\"set_rate\":\"200m\"}}, {{\"set_min_rate\":\"5m\"}}, {{\"set_policy\":\"low\"}}; null lifts a rate.\n\n\
+         haul encrypt FILE and haul decrypt FILE.haul-crypt turn files on this machine into one another, with a password; \
+         haul encrypt --help tells more.\n\n\
          {EXIT_STATUS_HELP}"
     )
 }

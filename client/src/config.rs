@@ -10,6 +10,7 @@ use haul_proto::control::{Cipher, Digest, Overwrite, PathText, RatePolicy, RateT
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 
+use crate::agent::AgentChoice;
 use crate::cli::{Cli, Manner};
 use crate::error::ClientError;
 use crate::local;
@@ -64,6 +65,8 @@ pub struct TransferRequest {
     pub udp_port: Option<u16>,
     /// Keys for the login.
     pub identities: Identities,
+    /// The file of `-F`, for a program that dials in our place.
+    pub ssh_config: Option<PathBuf>,
     /// Files with host keys, and what to do with unknown ones.
     pub host_keys: HostKeyPolicy,
     /// Target rate; none means: find the capacity of the path.
@@ -101,6 +104,10 @@ pub struct Identities {
     pub explicit: Vec<PathBuf>,
     /// `IdentityFile` of ssh_config, else the usual names in `~/.ssh`; those that cannot be used are passed over.
     pub fallback: Vec<PathBuf>,
+    /// `CertificateFile` of ssh_config; a certificate beside a key file is found without it.
+    pub certificates: Vec<PathBuf>,
+    /// `IdentityAgent` of ssh_config.
+    pub agent: AgentChoice,
     /// `IdentitiesOnly`: of the agent's keys only those named by a file.
     pub only: bool,
 }
@@ -110,6 +117,8 @@ pub struct Identities {
 pub struct HostKeyPolicy {
     /// Files to read; new keys are added to the first. Empty if there is no home directory.
     pub files: Vec<PathBuf>,
+    /// The one that was named on the command line.
+    pub named: Option<PathBuf>,
     /// Refuse hosts without a key on record.
     pub strict: bool,
 }
@@ -184,6 +193,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     }
     let home = home_directory();
     let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
+    refuse_detour(&plan, &ssh)?;
     let direction = direction(&plan)?;
     check_local(&direction, plan.selection.create_destination)?;
     let user = plan.peer.user.clone().or_else(|| ssh.user.clone()).or_else(local_user);
@@ -202,6 +212,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
         ssh_port: ssh_port(&plan, &ssh),
         udp_port: plan.peer.udp_port,
         identities: identities(&cli, &ssh, home.as_deref()),
+        ssh_config: cli.connection.ssh_config.clone(),
         host_keys: host_keys(&cli, &ssh, home.as_deref()),
         target_rate: rates.target,
         min_rate: rates.minimum,
@@ -291,6 +302,17 @@ fn ssh_settings(cli: &Cli, peer: &Peer, home: Option<&Path>) -> Result<HostSetti
     }
 }
 
+/// A host behind another one is reached by a program that knows the way, not by us.
+fn refuse_detour(plan: &Plan, ssh: &HostSettings) -> Result<(), ClientError> {
+    match &ssh.proxy {
+        Some(way) if plan.login.ssh_command.is_none() => Err(ClientError::usage(
+            format!("ssh_config reaches {} by way of {}", plan.peer.host, crate::sanitize::text(way)),
+            "add --ssh-command ssh to log in that way (the data still goes straight to the host), or -F none to dial directly",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn identities(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> Identities {
     let usual = || {
         let folder = home.map(|home| home.join(".ssh"));
@@ -298,13 +320,21 @@ fn identities(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> Identities 
         folder.map_or_else(Vec::new, |folder| names.iter().map(|name| folder.join(name)).collect())
     };
     let fallback = if ssh.identity_files.is_empty() { usual() } else { ssh.identity_files.clone() };
-    Identities { explicit: cli.connection.identity.clone(), fallback, only: ssh.identities_only }
+    Identities {
+        explicit: cli.connection.identity.clone(),
+        fallback,
+        certificates: ssh.certificate_files.clone(),
+        agent: ssh.agent.clone(),
+        only: ssh.identities_only,
+    }
 }
 
 fn host_keys(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> HostKeyPolicy {
-    let strict = cli.connection.strict_host_key || ssh.strict_host_key;
-    if let Some(file) = &cli.connection.known_hosts {
-        return HostKeyPolicy { files: vec![file.clone()], strict };
+    let connection = &cli.connection;
+    let strict = !connection.ignore_host_key && (connection.strict_host_key || ssh.strict_host_key);
+    let named = connection.known_hosts.clone();
+    if let Some(file) = &named {
+        return HostKeyPolicy { files: vec![file.clone()], named, strict };
     }
     let mut files = ssh.known_hosts.clone();
     if files.is_empty() {
@@ -312,7 +342,7 @@ fn host_keys(cli: &Cli, ssh: &HostSettings, home: Option<&Path>) -> HostKeyPolic
     }
     // Read only: new keys go to the first file.
     files.push(PathBuf::from("/etc/ssh/ssh_known_hosts"));
-    HostKeyPolicy { files, strict }
+    HostKeyPolicy { files, named, strict }
 }
 
 /// AES first where the processor computes it, ChaCha20 first elsewhere.

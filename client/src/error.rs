@@ -211,6 +211,24 @@ pub enum HostKeyTrouble {
         /// Its line.
         line: usize,
     },
+    /// Not the key that was asked for.
+    #[error("the host key of {host} is not the one asked for: expected {expected}, found {found}")]
+    WrongFingerprint {
+        /// The name as it stands in `known_hosts`.
+        host: String,
+        /// The fingerprint asked for.
+        expected: String,
+        /// Kind and fingerprint presented.
+        found: String,
+    },
+    /// A certificate of a trusted authority that does not vouch for this host.
+    #[error("the host certificate of {host} cannot be trusted: {reason}")]
+    Certificate {
+        /// The name as it stands in `known_hosts`.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No key is on record and new ones are not accepted.
     #[error("the host key of {host} is unknown: {found}")]
     Unknown {
@@ -297,6 +315,13 @@ impl HostKeyTrouble {
             ),
             Self::Revoked { .. } => {
                 "do not connect; ask the server's administrator for its new key".to_owned()
+            }
+            Self::WrongFingerprint { .. } => {
+                "someone may be listening in; compare --check-sshfp with what the server's administrator says"
+                    .to_owned()
+            }
+            Self::Certificate { .. } => {
+                "ask the server's administrator for a new certificate of its host key".to_owned()
             }
             Self::Unknown { path, .. } => format!(
                 "compare the fingerprint with the server's, then add its key to {} or leave out --strict-host-key",

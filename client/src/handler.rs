@@ -3,17 +3,20 @@
 //!
 //! Not here: dialling and logging in (`ssh`, `login`).
 
+use std::time::SystemTime;
+
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, Names};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{ClientError, HostKeyTrouble};
+use crate::fingerprint::Fingerprint;
+use crate::host_certificate;
 use crate::known_hosts::{KnownHosts, Verdict, canonical, describe};
 use crate::sanitize;
 
 /// The client's half of the SSH library's callbacks.
-#[derive(Debug)]
 pub(crate) struct Handler {
     /// The name or address that was dialled: host keys are on record under it.
     pub(crate) host_name: String,
@@ -23,6 +26,8 @@ pub(crate) struct Handler {
     pub(crate) known_hosts: KnownHosts,
     /// Refuse hosts without a key on record.
     pub(crate) strict: bool,
+    /// The fingerprint that the key must have; then nothing else counts but that it is not revoked.
+    pub(crate) fingerprint: Option<Fingerprint>,
     /// Becomes the reason when the connection ends.
     pub(crate) ended: watch::Sender<Option<String>>,
     /// Words for the user: banners, new host keys. Bounded; what does not fit is dropped.
@@ -52,6 +57,25 @@ impl Handler {
         let host = canonical(&self.host_name, self.port);
         let found = describe(&key);
         let mut verdict = self.known_hosts.check(&self.host_name, self.port, &key)?;
+        if !matches!(verdict, Verdict::Revoked(_)) {
+            if let Some(expected) = &self.fingerprint {
+                return if expected.fits(&key) {
+                    Ok(())
+                } else {
+                    let expected = expected.to_string();
+                    Err(ClientError::HostKey(Box::new(HostKeyTrouble::WrongFingerprint {
+                        host,
+                        expected,
+                        found,
+                    })))
+                };
+            }
+            if let Some(vouched) = self.vouched(presented)? {
+                return vouched.map_err(|reason| {
+                    ClientError::HostKey(Box::new(HostKeyTrouble::Certificate { host, reason }))
+                });
+            }
+        }
         if verdict == Verdict::Unknown {
             let path = self.known_hosts.writable().unwrap_or_else(|| "known_hosts".as_ref()).to_owned();
             if self.strict {
@@ -84,6 +108,15 @@ impl Handler {
                 message: "a host key that was added is not on record".to_owned(),
             }),
         }
+    }
+
+    /// What an authority on record says about a certificate; none if the server presents none, or one of a stranger:
+    /// then its plain key decides.
+    fn vouched(&self, presented: &PublicKeyOrCertificate) -> Result<Option<Result<(), String>>, ClientError> {
+        let Some(certificate) = presented.certificate() else { return Ok(None) };
+        let authorities = self.known_hosts.authorities(&self.host_name, self.port)?;
+        let trusted = authorities.iter().any(|key| key.key_data() == certificate.signature_key());
+        Ok(trusted.then(|| host_certificate::judge(certificate, &self.host_name, SystemTime::now())))
     }
 
     fn note(&self, note: String) {

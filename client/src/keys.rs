@@ -1,4 +1,5 @@
-//! The user's private keys in files: reading them, and saying clearly why one cannot be used.
+//! The user's private keys in files and in the environment, with their certificates: reading them, and saying clearly
+//! why one cannot be used.
 //!
 //! It never prompts. Not here: the agent and the order of attempts (`login`).
 
@@ -8,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use russh::keys::{PrivateKey, PublicKey, decode_secret_key};
+use russh::keys::{Certificate, PrivateKey, PublicKey, decode_secret_key};
 use zeroize::Zeroizing;
 
 use crate::config::Identities;
@@ -18,14 +19,19 @@ use crate::sanitize;
 /// Key files are a few KiB.
 const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
-/// Variables that may hold the passphrase of key files: ours, and ascp's.
-const PASSPHRASE_VARIABLES: [&str; 2] = ["HAUL_PASSPHRASE", "ASPERA_SCP_PASS"];
+/// The variable with the passphrase of key files and nothing else.
+const PASSPHRASE_VARIABLE: &str = "HAUL_PASSPHRASE";
+
+/// What stands in place of a file's name for a key from the environment.
+const ENVIRONMENT_KEY: &str = "the key of HAUL_KEY or ASPERA_SCP_KEY";
 
 /// A key named by a file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct FileKey {
     /// The file.
     pub(crate) path: PathBuf,
+    /// Certificates of this key.
+    pub(crate) certificates: Vec<Certificate>,
     /// The public half; none if the file does not tell it without a passphrase.
     pub(crate) public: Option<PublicKey>,
     /// The private half, or why it is locked: then only an agent that holds the key can use it.
@@ -33,10 +39,12 @@ pub(crate) struct FileKey {
 }
 
 /// Why the private half is not at hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Locked {
     message: String,
     remedy: String,
+    /// The encrypted key, if a passphrase would open it.
+    encrypted: Option<Zeroizing<String>>,
 }
 
 impl Locked {
@@ -48,87 +56,205 @@ impl Locked {
             remedy: self.remedy.clone(),
         }
     }
+
+    /// Whether asking for a passphrase makes sense.
+    pub(crate) const fn wants_passphrase(&self) -> bool {
+        self.encrypted.is_some()
+    }
+
+    /// Opens it with a passphrase; none if that is the wrong one.
+    pub(crate) fn open(&self, passphrase: &str) -> Option<Arc<PrivateKey>> {
+        decode_secret_key(self.encrypted.as_ref()?, Some(passphrase)).ok().map(Arc::new)
+    }
 }
 
 /// The keys of the files in the order they are to be tried: first those of `-i`, last those of the configuration.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct FileKeys {
-    /// From `-i`.
+    /// From `-i`, and before them from the environment.
     pub(crate) explicit: Vec<FileKey>,
     /// From ssh_config or the usual places.
     pub(crate) fallback: Vec<FileKey>,
+    /// The password of the environment has opened a key: then it is that key's, and no server shall see it.
+    pub(crate) password_is_passphrase: bool,
 }
 
-/// Reads all key files.
+/// What the environment gives for keys.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    /// Text of a private key.
+    pub(crate) key: Option<&'a str>,
+    /// Passphrase of keys, or password of the account: ascp has one variable for both.
+    pub(crate) password: Option<&'a str>,
+}
+
+/// Reads all keys.
 ///
 /// # Errors
-/// If one of `-i` cannot be read. The others are passed over.
-pub(crate) fn read_all(identities: &Identities) -> Result<FileKeys, ClientError> {
-    let passphrase =
-        PASSPHRASE_VARIABLES.iter().find_map(|name| std::env::var(name).ok()).map(Zeroizing::new);
-    let passphrase = passphrase.as_ref().map(|text| text.as_str()).filter(|text| !text.is_empty());
+/// If the one of the environment or one of `-i` cannot be read. The others are passed over.
+pub(crate) fn read_all(identities: &Identities, given: Given<'_>) -> Result<FileKeys, ClientError> {
+    let own = std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new);
+    let own = own.as_ref().map(|text| text.as_str()).filter(|text| !text.is_empty());
+    let mut reader = Reader {
+        passphrases: [own, given.password],
+        certificates: identities.certificates.iter().filter_map(|path| certificate(path)).collect(),
+        password_is_passphrase: false,
+    };
     let mut keys = FileKeys::default();
+    if let Some(text) = given.key {
+        let path = Path::new(ENVIRONMENT_KEY);
+        keys.explicit.push(reader.parse(path, Zeroizing::new(text.to_owned()))?);
+    }
     for path in &identities.explicit {
-        keys.explicit.push(read(path, passphrase)?);
+        keys.explicit.push(reader.read(path)?);
     }
     for path in &identities.fallback {
-        match read(path, passphrase) {
+        match reader.read(path) {
             Ok(key) => keys.fallback.push(key),
             Err(error) => tracing::debug!(path = %path.display(), %error, "key passed over"),
         }
     }
+    keys.password_is_passphrase = reader.password_is_passphrase;
     Ok(keys)
 }
 
-fn read(path: &Path, passphrase: Option<&str>) -> Result<FileKey, ClientError> {
-    let text = read_private(path)?;
-    if let Ok(public) = PublicKey::from_openssh(text.trim()) {
-        // The public half of a key that the agent holds, as ssh allows too.
-        let locked = Locked {
-            message: "this is a public key, and no agent holds its private half".to_owned(),
-            remedy: "name the private key, or load it with ssh-add".to_owned(),
-        };
-        return Ok(FileKey { path: path.to_owned(), public: Some(public), private: Err(locked) });
+/// What key files are opened and completed with.
+struct Reader<'a> {
+    /// `HAUL_PASSPHRASE`, and the password of the environment.
+    passphrases: [Option<&'a str>; 2],
+    /// Of `CertificateFile`.
+    certificates: Vec<Certificate>,
+    password_is_passphrase: bool,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, path: &Path) -> Result<FileKey, ClientError> {
+        let text = read_private(path)?;
+        self.parse(path, text)
     }
-    let encrypted_public = PrivateKey::from_openssh(text.as_bytes()).ok().filter(PrivateKey::is_encrypted);
-    let encrypted = encrypted_public.is_some() || text.lines().any(|line| line.contains("ENCRYPTED"));
-    let public = encrypted_public.map(|key| key.public_key().clone()).or_else(|| beside(path));
-    if !encrypted {
-        let key = decode_secret_key(&text, None).map_err(|error| bad_file(path, &error))?;
-        return Ok(FileKey {
-            path: path.to_owned(),
-            public: Some(key.public_key().clone()),
-            private: Ok(Arc::new(key)),
-        });
-    }
-    let shown = sanitize::path(path);
-    let Some(passphrase) = passphrase else {
-        let locked = Locked {
-            message: "it is encrypted, and no passphrase is given".to_owned(),
-            remedy: format!("load it into an agent with ssh-add {shown}, or set HAUL_PASSPHRASE"),
+
+    fn parse(&mut self, path: &Path, text: Zeroizing<String>) -> Result<FileKey, ClientError> {
+        let (public, private) = self.halves(path, text)?;
+        let mut certificates: Vec<Certificate> =
+            certificate(&with_suffix(path, "-cert.pub")).into_iter().collect();
+        certificates.extend(self.certificates.iter().cloned());
+        let same = |certificate: &Certificate| {
+            public.as_ref().is_some_and(|key: &PublicKey| key.key_data() == certificate.public_key())
         };
-        return Ok(FileKey { path: path.to_owned(), public, private: Err(locked) });
-    };
-    match decode_secret_key(&text, Some(passphrase)) {
-        Ok(key) => {
-            let public = Some(key.public_key().clone());
-            Ok(FileKey { path: path.to_owned(), public, private: Ok(Arc::new(key)) })
-        }
-        Err(_) => {
+        certificates.retain(same);
+        certificates.dedup();
+        Ok(FileKey { path: path.to_owned(), certificates, public, private })
+    }
+
+    #[allow(
+        clippy::type_complexity,
+        reason = "the two halves of a key, taken apart at once by the only caller"
+    )]
+    fn halves(
+        &mut self,
+        path: &Path,
+        text: Zeroizing<String>,
+    ) -> Result<(Option<PublicKey>, Result<Arc<PrivateKey>, Locked>), ClientError> {
+        if let Ok(public) = PublicKey::from_openssh(text.trim()) {
+            // The public half of a key that the agent holds, as ssh allows too.
             let locked = Locked {
-                message: "it is encrypted, and the passphrase given does not open it".to_owned(),
-                remedy: format!("correct HAUL_PASSPHRASE, or load the key with ssh-add {shown}"),
+                message: "this is a public key, and no agent holds its private half".to_owned(),
+                remedy: "name the private key, or load it with ssh-add".to_owned(),
+                encrypted: None,
             };
-            Ok(FileKey { path: path.to_owned(), public, private: Err(locked) })
+            return Ok((Some(public), Err(locked)));
+        }
+        refuse_old_forms(path, &text)?;
+        let encrypted_public =
+            PrivateKey::from_openssh(text.as_bytes()).ok().filter(PrivateKey::is_encrypted);
+        let encrypted = encrypted_public.is_some() || text.lines().any(is_encryption_mark);
+        let public = encrypted_public.map(|key| key.public_key().clone()).or_else(|| beside(path));
+        if !encrypted {
+            let key = decode_secret_key(&text, None).map_err(|error| bad_file(path, &error))?;
+            return Ok((Some(key.public_key().clone()), Ok(Arc::new(key))));
+        }
+        for (at, passphrase) in self.passphrases.into_iter().enumerate() {
+            let Some(passphrase) = passphrase else { continue };
+            if let Ok(key) = decode_secret_key(&text, Some(passphrase)) {
+                self.password_is_passphrase |= at == 1;
+                return Ok((Some(key.public_key().clone()), Ok(Arc::new(key))));
+            }
+        }
+        Ok((public, Err(self.locked(path, text))))
+    }
+
+    fn locked(&self, path: &Path, text: Zeroizing<String>) -> Locked {
+        let shown = sanitize::path(path);
+        let (message, remedy) = if self.passphrases.iter().any(Option::is_some) {
+            (
+                "it is encrypted, and the passphrase given does not open it",
+                format!("correct HAUL_PASSPHRASE, or load the key with ssh-add {shown}"),
+            )
+        } else {
+            (
+                "it is encrypted, and no passphrase is given",
+                format!("load it into an agent with ssh-add {shown}, or set HAUL_PASSPHRASE"),
+            )
+        };
+        Locked { message: message.to_owned(), remedy, encrypted: Some(text) }
+    }
+}
+
+fn is_encryption_mark(line: &str) -> bool {
+    line.starts_with("-----BEGIN ENCRYPTED ")
+        || (line.starts_with("Proc-Type:") && line.contains("ENCRYPTED"))
+}
+
+/// Old encrypted PEM that the SSH library cannot open, and DSA, which no server takes.
+fn refuse_old_forms(path: &Path, text: &str) -> Result<(), ClientError> {
+    let refuse = |message: &str, remedy: String| {
+        Err(ClientError::KeyFile { path: path.to_owned(), message: message.to_owned(), remedy })
+    };
+    if text.contains("-----BEGIN DSA PRIVATE KEY-----") {
+        return refuse(
+            "it is a DSA key, which is broken and taken by no server today",
+            "make a new one: ssh-keygen -t ed25519".to_owned(),
+        );
+    }
+    let cipher = text.lines().find_map(|line| line.strip_prefix("DEK-Info:")).map(str::trim);
+    let elliptic = text.contains("-----BEGIN EC PRIVATE KEY-----");
+    match cipher {
+        Some(cipher) if elliptic || !cipher.starts_with("AES-128-CBC,") => {
+            let cipher: String = cipher.split(',').next().unwrap_or_default().chars().take(24).collect();
+            let kind = if elliptic { "an elliptic key" } else { "a key" };
+            refuse(
+                &format!(
+                    "it is {kind} in old PEM form encrypted with {}, which haul cannot read",
+                    sanitize::text(&cipher)
+                ),
+                format!("convert it, keeping the passphrase: ssh-keygen -p -f {}", sanitize::path(path)),
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a certificate; none if there is none, or it cannot be used.
+fn certificate(path: &Path) -> Option<Certificate> {
+    let text = std::fs::read_to_string(path).ok().filter(|text| text.len() as u64 <= MAX_KEY_FILE_BYTES)?;
+    match Certificate::from_openssh(text.trim()) {
+        Ok(certificate) => Some(certificate),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "unusable certificate passed over");
+            None
         }
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The public key in `FILE.pub`.
 fn beside(path: &Path) -> Option<PublicKey> {
-    let mut name = path.file_name()?.to_owned();
-    name.push(".pub");
-    let text = std::fs::read_to_string(path.with_file_name(name)).ok()?;
+    let text = std::fs::read_to_string(with_suffix(path, ".pub")).ok()?;
     PublicKey::from_openssh(text.trim()).ok()
 }
 
@@ -182,6 +308,11 @@ mod tests {
         path
     }
 
+    fn read(path: &Path, passphrase: Option<&str>) -> Result<FileKey, ClientError> {
+        let (passphrases, certificates) = ([passphrase, None], Vec::new());
+        Reader { passphrases, certificates, password_is_passphrase: false }.read(path)
+    }
+
     #[test]
     fn all_usual_forms_are_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -222,8 +353,11 @@ mod tests {
             assert!(read(&path, Some("secret")).unwrap().private.is_ok(), "row {n}");
             let locked = read(&path, None).unwrap();
             assert!(locked.public.is_some(), "row {n}: the agent could hold it");
-            assert!(locked.private.unwrap_err().remedy.contains("ssh-add"), "row {n}");
-            let wrong = read(&path, Some("wrong")).unwrap().private.unwrap_err();
+            let locked = locked.private.err().unwrap();
+            assert!(locked.remedy.contains("ssh-add"), "row {n}");
+            assert!(locked.wants_passphrase() && locked.open("wrong").is_none(), "row {n}");
+            assert!(locked.open("secret").is_some(), "row {n}");
+            let wrong = read(&path, Some("wrong")).unwrap().private.err().unwrap();
             assert!(wrong.message.contains("does not open"), "row {n}");
         }
     }
@@ -243,8 +377,54 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let error = read(path, None).unwrap_err().to_string();
+            let error = read(path, None).err().unwrap().to_string();
             assert!(error.contains(message), "row {n}: {error}");
         }
+    }
+
+    #[test]
+    fn old_pem_forms_are_read_or_refused_with_the_conversion() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = keygen(folder.path(), "old", &["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "secret"]);
+        assert!(read(&path, Some("secret")).unwrap().private.is_ok());
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (n, (text, message, remedy)) in [
+            (text.replace("AES-128-CBC", "DES-EDE3-CBC"), "encrypted with DES-EDE3-CBC", "ssh-keygen -p -f"),
+            (text.replace("RSA PRIVATE", "EC PRIVATE"), "an elliptic key", "ssh-keygen -p -f"),
+            (text.replace("RSA PRIVATE", "DSA PRIVATE"), "a DSA key", "ssh-keygen -t ed25519"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            std::fs::write(&path, text).unwrap();
+            let error = read(&path, Some("secret")).err().unwrap();
+            assert!(error.to_string().contains(message), "row {n}: {error}");
+            assert!(error.remedy().unwrap().contains(remedy), "row {n}: {:?}", error.remedy());
+        }
+    }
+
+    #[test]
+    fn a_key_from_the_environment_comes_first_and_finds_its_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = keygen(folder.path(), "key", &["-t", "ed25519", "-N", "secret"]);
+        let authority = keygen(folder.path(), "ca", &["-t", "ed25519", "-N", ""]);
+        let mut sign = Command::new("ssh-keygen");
+        sign.args(["-q", "-I", "me", "-n", "me", "-s"]).arg(authority).arg(with_suffix(&path, ".pub"));
+        assert!(sign.status().unwrap().success());
+        let identities = Identities {
+            explicit: vec![path.clone()],
+            certificates: vec![with_suffix(&path, "-cert.pub")],
+            ..Identities::default()
+        };
+        let text = std::fs::read_to_string(&path).unwrap();
+        let given = Given { key: Some(&text), password: Some("secret") };
+        let keys = read_all(&identities, given).unwrap();
+        assert_eq!(keys.explicit.len(), 2);
+        assert!(keys.explicit.iter().all(|key| key.private.is_ok() && key.certificates.len() == 1));
+        assert!(keys.password_is_passphrase, "it must not go to a server");
+        let keys = read_all(&identities, Given { key: None, password: Some("wrong") }).unwrap();
+        assert!(keys.explicit[0].private.is_err() && !keys.password_is_passphrase);
+        let garbage = read_all(&identities, Given { key: Some("garbage"), password: None }).err().unwrap();
+        assert!(garbage.to_string().contains("ASPERA_SCP_KEY"), "{garbage}");
     }
 }

@@ -50,9 +50,20 @@ pub struct Record {
 
 /// One line that names a host, parsed.
 struct Entry {
-    revoked: bool,
+    mark: Mark,
     key: PublicKey,
     record: Record,
+}
+
+/// What a line says about its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// It is the host's.
+    Host,
+    /// Nobody may use it: neither as a host's nor as an authority's.
+    Revoked,
+    /// It signs certificates of the host.
+    Authority,
 }
 
 impl KnownHosts {
@@ -77,13 +88,14 @@ impl KnownHosts {
         // OpenSSH also trusts a key on record for the name without a port.
         let portless = if port == 22 { Vec::new() } else { self.entries(&canonical(host, 22))? };
         let same = |entry: &&Entry| entry.key.key_data() == key.key_data();
-        if let Some(entry) = entries.iter().chain(&portless).filter(same).find(|entry| entry.revoked) {
+        let marked = |mark| move |entry: &&Entry| entry.mark == mark;
+        if let Some(entry) = entries.iter().chain(&portless).filter(same).find(marked(Mark::Revoked)) {
             return Ok(Verdict::Revoked(entry.record.clone()));
         }
-        if entries.iter().chain(&portless).filter(same).any(|entry| !entry.revoked) {
+        if entries.iter().chain(&portless).filter(same).any(|entry| entry.mark == Mark::Host) {
             return Ok(Verdict::Known);
         }
-        let mut others = entries.iter().filter(|entry| !entry.revoked);
+        let mut others = entries.iter().filter(marked(Mark::Host));
         // The record to show is the one of the same kind of key, if there is one.
         let alike = others.clone().find(|entry| entry.key.algorithm() == key.algorithm());
         let changed = alike.or_else(|| others.next());
@@ -99,7 +111,24 @@ impl KnownHosts {
         if entries.is_empty() {
             entries = self.entries(&canonical(host, 22))?;
         }
-        Ok(entries.iter().filter(|entry| !entry.revoked).map(|entry| entry.key.algorithm()).collect())
+        let of_host = entries.iter().filter(|entry| entry.mark == Mark::Host);
+        Ok(of_host.map(|entry| entry.key.algorithm()).collect())
+    }
+
+    /// The keys whose certificates for this host are trusted.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn authorities(&self, host: &str, port: u16) -> Result<Vec<PublicKey>, ClientError> {
+        let mut entries = self.entries(&canonical(host, port))?;
+        if port != 22 {
+            entries.extend(self.entries(&canonical(host, 22))?);
+        }
+        let revoked = |key: &PublicKey| {
+            entries.iter().any(|entry| entry.mark == Mark::Revoked && entry.key.key_data() == key.key_data())
+        };
+        let authorities = entries.iter().filter(|entry| entry.mark == Mark::Authority);
+        Ok(authorities.map(|entry| entry.key.clone()).filter(|key| !revoked(key)).collect())
     }
 
     /// Adds a key under a lock, unless another process was quicker. Returns what is then on record.
@@ -198,13 +227,14 @@ fn entry(line: &[u8], name: &str, path: &Path, number: usize) -> Option<Entry> {
     let line = std::str::from_utf8(line).ok()?.trim();
     let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
     let mut first = words.next().filter(|word| !word.starts_with('#'))?;
-    let revoked = match first.strip_prefix('@') {
-        None => false,
-        Some("revoked") => true,
-        // `cert-authority`, and markers we do not know: not about a plain key.
+    let mark = match first.strip_prefix('@') {
+        None => Mark::Host,
+        Some("revoked") => Mark::Revoked,
+        Some("cert-authority") => Mark::Authority,
+        // Markers we do not know.
         Some(_) => return None,
     };
-    if revoked {
+    if mark != Mark::Host {
         first = words.next()?;
     }
     if !names_match(first, name) {
@@ -214,7 +244,7 @@ fn entry(line: &[u8], name: &str, path: &Path, number: usize) -> Option<Entry> {
     match PublicKey::from_openssh(&format!("{kind} {blob}")) {
         Ok(key) => {
             let record = Record { key: describe(&key), path: path.to_owned(), line: number };
-            Some(Entry { revoked, key, record })
+            Some(Entry { mark, key, record })
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), line = number, %error, "unusable line in known_hosts");
@@ -353,6 +383,26 @@ mod tests {
                 Verdict::Revoked(_) => "revoked",
             };
             assert_eq!(word, expected, "row {n}: {text}");
+        }
+    }
+
+    #[test]
+    fn authorities_are_those_of_the_host_that_are_not_revoked() {
+        for (n, (text, port, expected)) in [
+            (format!("@cert-authority h {A}\n"), 22, 1),
+            (format!("@cert-authority h {A}\n"), 33001, 1),
+            (format!("@cert-authority [h]:33001 {A}\n"), 33001, 1),
+            (format!("@cert-authority [h]:33001 {A}\n"), 22, 0),
+            (format!("@cert-authority *.org {A}\n"), 22, 0),
+            (format!("@cert-authority * {A}\n@revoked * {A}\n"), 22, 0),
+            (format!("@cert-authority * {A}\n@revoked * {B}\n"), 22, 1),
+            (format!("h {A}\n"), 22, 0),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (_folder, known) = known(&text);
+            assert_eq!(known.authorities("h", port).unwrap().len(), expected, "row {n}: {text}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+pub mod agent;
 mod ascp_errors;
 mod ascp_output;
 pub mod cli;
@@ -18,7 +19,10 @@ mod dial;
 pub mod error;
 mod events;
 pub mod exit_status;
+pub mod file_crypt;
+mod fingerprint;
 mod handler;
+mod host_certificate;
 pub mod human;
 pub mod input;
 mod install;
@@ -30,6 +34,7 @@ mod logging;
 mod login;
 mod management;
 pub mod operands;
+mod password;
 pub mod plan;
 mod plot;
 pub mod progress;
@@ -37,11 +42,13 @@ pub mod prompt;
 mod rate_change;
 pub mod sanitize;
 pub mod session;
+mod signer;
 pub mod sources;
 pub mod ssh;
 pub mod ssh_config;
 mod ssh_config_lines;
 mod ssh_dash_g;
+mod ssh_program;
 pub mod stats;
 pub mod target;
 
@@ -60,6 +67,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Runs the program: reads the arguments (the first is the program's name), transfers, and says how it ended.
 pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = file_crypt::command::run(&args) {
+        return code;
+    }
     let request = match understand(&args) {
         Ok(Understood::Request(request)) => request,
         Ok(Understood::Text(text)) => {

@@ -21,15 +21,18 @@ use tokio::sync::{mpsc, watch};
 use crate::config::TransferRequest;
 use crate::dial::dial;
 use crate::error::ClientError;
+use crate::fingerprint::Fingerprint;
 use crate::handler::{Broken, Handler, why};
-use crate::keys;
+use crate::keys::{self, Given};
 use crate::known_hosts::KnownHosts;
 use crate::login::login;
+use crate::plan::Secret;
 use crate::progress::Presenter;
 use crate::sanitize;
+use crate::ssh_program::{self, SshProgram};
 
 /// The SSH subsystem that speaks the control conversation.
-const SUBSYSTEM: &str = "haul";
+pub(crate) const SUBSYSTEM: &str = "haul";
 
 /// From the first byte of SSH to the end of the key exchange; a port that is not SSH stays silent.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -59,12 +62,7 @@ pub enum ChannelEvent {
 pub struct Connection {
     /// The address that SSH was reached on: where the datagrams go unless the agreement names others.
     pub peer_address: SocketAddr,
-    /// Our end of the TCP connection.
-    pub local_address: SocketAddr,
-    handle: Handle<Handler>,
-    reader: ChannelReadHalf,
-    writer: ChannelWriteHalf<Msg>,
-    ended: watch::Receiver<Option<String>>,
+    way: Way,
     host: String,
     port: u16,
     /// The server has granted the subsystem.
@@ -72,6 +70,21 @@ pub struct Connection {
     closed: bool,
     /// Events that came while [`Connection::granted`] waited for something else.
     early: VecDeque<ChannelEvent>,
+}
+
+/// How the channel reaches the server.
+enum Way {
+    /// Our own SSH.
+    Library(Box<Library>),
+    /// A program that speaks SSH for us.
+    Program(Box<SshProgram>),
+}
+
+struct Library {
+    handle: Handle<Handler>,
+    reader: ChannelReadHalf,
+    writer: ChannelWriteHalf<Msg>,
+    ended: watch::Receiver<Option<String>>,
 }
 
 /// Connects, checks the host key, logs in, opens the control channel and asks for the subsystem.
@@ -82,14 +95,22 @@ pub async fn connect(
     request: &TransferRequest,
     presenter: &mut Presenter,
 ) -> Result<Connection, ClientError> {
+    if let Some(command) = &request.plan.login.ssh_command {
+        let peer_address = ssh_program::address(request).await?;
+        let way = Way::Program(Box::new(ssh_program::start(request, command)?));
+        return Ok(Connection::new(request, peer_address, way));
+    }
     // Everything that can fail on this machine goes first.
-    let files = keys::read_all(&request.identities)?;
+    let environment = &request.plan.environment;
+    let given = Given { key: text(environment.key.as_ref()), password: text(environment.password.as_ref()) };
+    let files = keys::read_all(&request.identities, given)?;
+    let fingerprint = request.plan.login.fingerprint.as_deref().map(Fingerprint::parse).transpose()?;
     let known_hosts = KnownHosts::new(request.host_keys.files.clone());
     let recorded = known_hosts.algorithms(&request.host_name, request.ssh_port)?;
+    let certified = !known_hosts.authorities(&request.host_name, request.ssh_port)?.is_empty();
     let stream =
         dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?;
     let peer_address = stream.peer_addr().map_err(|error| lost(request, error.to_string()))?;
-    let local_address = stream.local_addr().map_err(|error| lost(request, error.to_string()))?;
     tracing::info!(host = request.host, %peer_address, "connected");
     let (end_sender, ended) = watch::channel(None);
     let (note_sender, mut notes) = mpsc::channel(64);
@@ -98,56 +119,61 @@ pub async fn connect(
         port: request.ssh_port,
         known_hosts,
         strict: request.host_keys.strict,
+        fingerprint,
         ended: end_sender,
         notes: note_sender,
         keys_exchanged: false,
     };
+    let mut show_notes = || {
+        while let Ok(note) = notes.try_recv() {
+            presenter.notice(&note);
+        }
+    };
     let logging_in = async {
-        let mut handle = handshake(request, stream, handler, &recorded).await?;
-        login(&mut handle, request, files, || ended.borrow().clone()).await?;
+        let mut handle = handshake(request, stream, handler, &recorded, certified).await?;
+        login(&mut handle, request, files, || ended.borrow().clone(), &mut show_notes).await?;
         Ok(handle)
     };
     let logged_in: Result<_, ClientError> = logging_in.await;
-    while let Ok(note) = notes.try_recv() {
-        presenter.notice(&note);
-    }
+    show_notes();
     let handle = logged_in?;
     let (reader, writer) = open_channel(request, &handle, &ended).await?;
-    let (host, port) = (request.host.clone(), request.ssh_port);
-    let early = VecDeque::new();
-    Ok(Connection {
-        peer_address,
-        local_address,
-        handle,
-        reader,
-        writer,
-        ended,
-        host,
-        port,
-        granted: false,
-        closed: false,
-        early,
-    })
+    let way = Way::Library(Box::new(Library { handle, reader, writer, ended }));
+    Ok(Connection::new(request, peer_address, way))
+}
+
+/// Bytes of the environment that are text; others could be no key and no password.
+fn text(secret: Option<&Secret>) -> Option<&str> {
+    secret.and_then(|secret| std::str::from_utf8(secret.as_bytes()).ok())
 }
 
 impl Connection {
+    fn new(request: &TransferRequest, peer_address: SocketAddr, way: Way) -> Self {
+        let (host, port) = (request.host.clone(), request.ssh_port);
+        Self { peer_address, way, host, port, granted: false, closed: false, early: VecDeque::new() }
+    }
+
     /// Sends bytes in order. Waits while the server's window is full; if the future is dropped then, a part may
     /// have been sent, so do not race it against anything you go on after.
     ///
     /// # Errors
     /// If the connection is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        let mut ended = self.ended.clone();
+        let library = match &mut self.way {
+            Way::Library(library) => library,
+            Way::Program(program) => return program.send(bytes, &self.host).await,
+        };
+        let mut ended = library.ended.clone();
         let mut heard = Vec::new();
         let sent = {
-            let writing = self.writer.data_bytes(bytes.to_vec());
+            let writing = library.writer.data_bytes(bytes.to_vec());
             tokio::pin!(writing);
             loop {
                 tokio::select! {
                     sent = &mut writing => break sent.is_ok(),
                     // The window of a dead connection never opens, nor that of a server that refuses the subsystem.
                     _ = ended.wait_for(Option::is_some) => break false,
-                    message = self.reader.wait() => match message {
+                    message = library.reader.wait() => match message {
                         None => break false,
                         Some(message) => {
                             let last = matches!(message, ChannelMsg::Failure | ChannelMsg::Close);
@@ -195,11 +221,15 @@ impl Connection {
 
     /// Says goodbye and waits a moment for it to get out.
     pub async fn disconnect(self) {
+        let Library { handle, reader, .. } = match self.way {
+            Way::Library(library) => *library,
+            Way::Program(program) => return program.disconnect().await,
+        };
         // An unread channel would keep the session task from seeing the goodbye.
-        drop(self.reader);
+        drop(reader);
         let goodbye = async {
-            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
-            let _ = self.handle.await;
+            let _ = handle.disconnect(Disconnect::ByApplication, "", "en").await;
+            let _ = handle.await;
         };
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     }
@@ -207,7 +237,19 @@ impl Connection {
     /// The next event from the wire; also returns once the grant is seen, so that `granted` can look.
     async fn next_event(&mut self) -> Result<ChannelEvent, ClientError> {
         while !self.closed {
-            let Some(message) = self.reader.wait().await else { return Err(self.lost()) };
+            let message = match &mut self.way {
+                Way::Library(library) => library.reader.wait().await,
+                Way::Program(program) => {
+                    let event = program.next_event(&self.host).await?;
+                    self.closed = event == ChannelEvent::Closed;
+                    return Ok(if matches!(event, ChannelEvent::Data(_)) {
+                        self.speaks(event)
+                    } else {
+                        event
+                    });
+                }
+            };
+            let Some(message) = message else { return Err(self.lost()) };
             if let Some(event) = self.interpret(message)? {
                 return Ok(event);
             }
@@ -252,8 +294,11 @@ impl Connection {
     /// The error for a connection that is gone, with the reason if one is known.
     #[must_use]
     pub fn lost(&self) -> ClientError {
-        let reason =
-            self.ended.borrow().clone().unwrap_or_else(|| "the server closed the connection".to_owned());
+        let reason = match &self.way {
+            Way::Library(library) => library.ended.borrow().clone(),
+            Way::Program(_) => None,
+        };
+        let reason = reason.unwrap_or_else(|| "the server closed the connection".to_owned());
         ClientError::ConnectionLost { host: self.host.clone(), reason }
     }
 }
@@ -263,8 +308,9 @@ async fn handshake(
     stream: TcpStream,
     handler: Handler,
     recorded: &[Algorithm],
+    certified: bool,
 ) -> Result<Handle<Handler>, ClientError> {
-    let config = Arc::new(client_config(recorded));
+    let config = Arc::new(client_config(recorded, certified));
     let failed = |message: String, source| ClientError::Handshake {
         host: request.host.clone(),
         port: request.ssh_port,
@@ -310,10 +356,10 @@ fn lost(request: &TransferRequest, reason: String) -> ClientError {
     ClientError::ConnectionLost { host: request.host.clone(), reason }
 }
 
-fn client_config(recorded: &[Algorithm]) -> Config {
+fn client_config(recorded: &[Algorithm], certified: bool) -> Config {
     Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-haul_", env!("CARGO_PKG_VERSION")))),
-        preferred: preferred(recorded),
+        preferred: preferred(recorded, certified),
         // A dead peer is noticed after a minute even when no data flows.
         keepalive_interval: Some(Duration::from_secs(15)),
         keepalive_max: 3,
@@ -324,7 +370,9 @@ fn client_config(recorded: &[Algorithm]) -> Config {
 }
 
 /// Our algorithms: ring's AEADs first, nothing with SHA-1, no compression before or after the login.
-fn preferred(recorded: &[Algorithm]) -> Preferred {
+///
+/// Certificates of host keys are asked for where an authority is on record for the host.
+fn preferred(recorded: &[Algorithm], certified: bool) -> Preferred {
     const EXCHANGES: [kex::Name; 6] = [
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
@@ -344,7 +392,7 @@ fn preferred(recorded: &[Algorithm]) -> Preferred {
     Preferred {
         kex: Preferred::DEFAULT.kex.iter().filter(wanted).copied().collect(),
         key: host_key_algorithms(recorded).into(),
-        host_key_certificates: Cow::Borrowed(&[]),
+        host_key_certificates: if certified { host_key_algorithms(&[]).into() } else { Cow::Borrowed(&[]) },
         cipher: Cow::Borrowed(&[
             cipher::AES_128_GCM,
             cipher::AES_256_GCM,
@@ -382,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_offer_keeps_strict_kex_and_nothing_weak() {
-        let preferred = preferred(&[]);
+        let preferred = preferred(&[], false);
         let names: Vec<&str> = preferred.kex.iter().map(AsRef::as_ref).collect();
         for marker in
             ["kex-strict-c-v00@openssh.com", "ext-info-c", "mlkem768x25519-sha256", "curve25519-sha256"]

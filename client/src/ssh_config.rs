@@ -1,11 +1,12 @@
 //! Reads the part of `ssh_config` that matters here: Host, HostName, User, Port, IdentityFile, IdentitiesOnly,
-//! UserKnownHostsFile, StrictHostKeyChecking, Include. The first value found wins, as in OpenSSH.
+//! IdentityAgent, CertificateFile, UserKnownHostsFile, StrictHostKeyChecking, ProxyJump, ProxyCommand, Include. The first value found wins, as in OpenSSH.
 //!
 //! `Match` needs knowledge only OpenSSH has; a configuration with it is answered by `ssh -G` where there is an `ssh`,
 //! else its `Match` blocks never apply, and a remark says so. It never runs a command named in a configuration itself.
 
 use std::path::{Path, PathBuf};
 
+use crate::agent::AgentChoice;
 use crate::error::ClientError;
 use crate::ssh_config_lines::{self as lines, Line};
 use crate::{sanitize, ssh_dash_g};
@@ -41,6 +42,12 @@ pub struct HostSettings {
     pub identity_files: Vec<PathBuf>,
     /// `IdentitiesOnly yes`.
     pub identities_only: bool,
+    /// `IdentityAgent`.
+    pub agent: AgentChoice,
+    /// `CertificateFile`, all of them.
+    pub certificate_files: Vec<PathBuf>,
+    /// `ProxyJump` or `ProxyCommand`: the host is not reached directly.
+    pub proxy: Option<String>,
     /// `UserKnownHostsFile`.
     pub known_hosts: Vec<PathBuf>,
     /// `StrictHostKeyChecking yes`.
@@ -95,6 +102,9 @@ struct Raw {
     port: Option<u16>,
     identity_files: Vec<String>,
     identities_only: Option<bool>,
+    agent: Option<String>,
+    certificate_files: Vec<String>,
+    proxy: Option<String>,
     known_hosts: Option<Vec<String>>,
     strict: Option<String>,
 }
@@ -170,6 +180,12 @@ impl<'a> Reader<'a> {
                     raw.identity_files.push(file);
                 }
             }
+            "identityagent" => keep_first(&mut raw.agent, line.one()?),
+            "certificatefile" => raw.certificate_files.push(line.one()?),
+            // Whichever of the two comes first holds, as in OpenSSH; `none` holds against later ones.
+            "proxyjump" | "proxycommand" => {
+                keep_first(&mut raw.proxy, line.arguments.first().cloned().unwrap_or_default());
+            }
             "identitiesonly" => keep_first(&mut raw.identities_only, lines::yes(&line.one()?)?),
             "userknownhostsfile" => keep_first(&mut raw.known_hosts, line.arguments.clone()),
             "stricthostkeychecking" => keep_first(&mut raw.strict, line.one()?.to_ascii_lowercase()),
@@ -231,6 +247,9 @@ impl<'a> Reader<'a> {
             port: self.raw.port,
             identity_files,
             identities_only: self.raw.identities_only.unwrap_or_default(),
+            agent: agent(self.raw.agent.as_deref(), &expand)?,
+            certificate_files: files(&self.raw.certificate_files).map_err(config_word)?,
+            proxy: self.raw.proxy.clone().filter(|proxy| !proxy.eq_ignore_ascii_case("none")),
             known_hosts,
             strict_host_key: self.raw.strict.as_deref().is_some_and(|word| matches!(word, "yes" | "true")),
             remarks: self.strict_remark(),
@@ -242,6 +261,28 @@ impl<'a> Reader<'a> {
         let remark =
             |word| format!("StrictHostKeyChecking {word}: new host keys are accepted, changed ones are not");
         off.map(remark).into_iter().collect()
+    }
+}
+
+/// The agent that `IdentityAgent` names.
+fn agent(
+    text: Option<&str>,
+    expand: &dyn Fn(&String) -> Result<PathBuf, String>,
+) -> Result<AgentChoice, ClientError> {
+    match text {
+        None | Some("SSH_AUTH_SOCK") => Ok(AgentChoice::Environment),
+        Some(text) if text.eq_ignore_ascii_case("none") => Ok(AgentChoice::Off),
+        Some(text) => {
+            // `$NAME` is the variable itself; `${NAME}` is part of a path.
+            let named = text.strip_prefix('$').filter(|name| !name.starts_with('{'));
+            match named {
+                Some(name) => {
+                    Ok(std::env::var_os(name)
+                        .map_or(AgentChoice::Off, |path| AgentChoice::Socket(path.into())))
+                }
+                None => expand(&text.to_owned()).map(AgentChoice::Socket).map_err(config_word),
+            }
+        }
     }
 }
 
@@ -326,6 +367,22 @@ mod tests {
         let settings = settings.unwrap();
         assert_eq!(settings.identity_files, ["/home/me/.ssh/h_me", "/home/me/a b"].map(PathBuf::from));
         assert_eq!(settings.known_hosts, [PathBuf::from("/home/me/k")]);
+    }
+
+    #[test]
+    fn the_agent_certificates_and_ways_round_are_read() {
+        let agent = |text: &str| read(text, "h").unwrap().agent;
+        assert_eq!(agent(""), AgentChoice::Environment);
+        assert_eq!(agent("IdentityAgent none\n"), AgentChoice::Off);
+        assert_eq!(agent("IdentityAgent SSH_AUTH_SOCK\n"), AgentChoice::Environment);
+        assert_eq!(agent("IdentityAgent ~/%h.sock\n"), AgentChoice::Socket("/home/me/h.sock".into()));
+        assert_eq!(agent("IdentityAgent $NO_SUCH_VARIABLE_HERE\n"), AgentChoice::Off);
+        let settings = read("CertificateFile ~/a\nCertificateFile /b\nProxyJump one,two\n", "h").unwrap();
+        assert_eq!(settings.certificate_files, ["/home/me/a", "/b"].map(PathBuf::from));
+        assert_eq!(settings.proxy.as_deref(), Some("one,two"));
+        let proxy = |text: &str| read(text, "h").unwrap().proxy;
+        assert_eq!(proxy("ProxyCommand ssh -W %h:%p gate\n").as_deref(), Some("ssh"));
+        assert_eq!(proxy("ProxyJump none\nProxyCommand nc %h %p\n"), None);
     }
 
     #[test]

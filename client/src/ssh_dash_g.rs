@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::agent::AgentChoice;
 use crate::ssh_config::{HostSettings, Query, port};
 
 /// The answer of `ssh -G`, or why there is none.
@@ -41,6 +42,15 @@ fn read(text: &str, query: &Query<'_>) -> HostSettings {
             "user" => settings.user = Some(value.to_owned()),
             "port" => settings.port = port(value).ok(),
             "identityfile" => settings.identity_files.push(path(value)),
+            "identityagent" => {
+                settings.agent = match value {
+                    "none" => AgentChoice::Off,
+                    "SSH_AUTH_SOCK" => AgentChoice::Environment,
+                    value => AgentChoice::Socket(path(value)),
+                }
+            }
+            "certificatefile" => settings.certificate_files.push(path(value)),
+            "proxyjump" | "proxycommand" if value != "none" => settings.proxy = Some(value.to_owned()),
             "identitiesonly" => settings.identities_only = value == "yes",
             "userknownhostsfile" => settings.known_hosts = value.split_whitespace().map(path).collect(),
             "stricthostkeychecking" => settings.strict_host_key = matches!(value, "yes" | "true"),

@@ -9,9 +9,11 @@
 
 mod ascp;
 mod emulator;
+mod file_crypt;
 mod graph;
 mod hostile;
 mod https;
+mod identities;
 mod kill;
 mod logins;
 mod management;

@@ -52,7 +52,7 @@ pub struct ConnectionOptions {
     /// Fingerprint that the server's host key must have: SHA-1 in hexadecimal, or SHA256:...
     #[arg(long, value_name = "FINGERPRINT", value_parser = words())]
     pub check_sshfp: Option<String>,
-    /// Accepted for ascp's sake; new host keys are recorded, changed ones refused
+    /// Take a host key that is not on record, even if ssh_config says not to; changed keys are refused all the same
     #[arg(long, hide_short_help = true)]
     pub ignore_host_key: bool,
     /// Accepted for ascp's sake; haul asks for passwords on a terminal only
@@ -61,7 +61,7 @@ pub struct ConnectionOptions {
     /// ssh_config file to read in place of ~/.ssh/config and /etc/ssh/ssh_config; none reads no file
     #[arg(short = 'F', value_name = "FILE", value_parser = path())]
     pub ssh_config: Option<PathBuf>,
-    /// Dial with this ssh in haul's place [default: HAUL_SSH_COMMAND]
+    /// Dial with this ssh in haul's place, for jump hosts and hardware keys [default: HAUL_SSH_COMMAND]
     #[arg(long, value_name = "COMMAND", value_parser = text())]
     pub ssh_command: Option<OsString>,
     /// Argument for that ssh; may be given several times

@@ -44,9 +44,6 @@ const NOT_YET: &[(&str, Asks)] = &[
     ("--carrier", |plan| matches!(plan.carrier.choice, CarrierChoice::Https | CarrierChoice::Ssh)),
     ("--proxy", |plan| plan.carrier.proxy.is_some()),
     ("-x", |plan| plan.carrier.fallback_proxy.is_some()),
-    // Login.
-    ("--check-sshfp", |plan| plan.login.fingerprint.is_some()),
-    ("--ssh-command", |plan| plan.login.ssh_command.is_some()),
 ];
 
 /// The options of this plan that have no effect yet.
