@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use haul_proto::control::Trouble;
 
-use crate::error::{ClientError, HostKeyTrouble};
+use crate::error::ClientError;
 
 /// A failure in ascp's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,7 @@ impl AscpError {
             ClientError::UnknownHost { .. } => Self::new(14, "Target address not available"),
             ClientError::Connect { .. } => Self::new(12, "failed to open connection to remote host"),
             ClientError::Handshake { .. } | ClientError::NotHaul { .. } => Self::own(12, error),
-            ClientError::HostKey(trouble) => match **trouble {
-                HostKeyTrouble::Changed { .. } | HostKeyTrouble::Revoked { .. } => Self::own(51, error),
-                HostKeyTrouble::Unknown { .. } => Self::own(51, error),
-            },
+            ClientError::HostKey(_) => Self::own(51, error),
             ClientError::KnownHosts { .. } => Self::own(51, error),
             ClientError::KeyFile { .. } => Self::own(19, error),
             ClientError::Login { .. } => Self::new(19, "failed to authenticate"),

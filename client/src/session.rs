@@ -16,8 +16,8 @@ use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Wa
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
     Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
-    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, Trouble, encode_line,
-    negotiation,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, Token, Trouble,
+    encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -45,6 +45,9 @@ const SAY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Changes of one grant that are shown.
 const MOST_CHANGES: usize = 8;
+
+/// Servers that are not busy answer an offer sooner.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -186,6 +189,11 @@ impl Conversation {
                 self.say(&ClientMessage::Sources(message)).await?;
             }
         }
+        // A queue is no failure, but whoever waits shall know.
+        if let Ok(answer) = timeout(ANSWER_PATIENCE, self.await_agreement(presenter)).await {
+            return answer;
+        }
+        presenter.notice("the server has not answered yet; it may have no free UDP port at the moment");
         self.await_agreement(presenter).await
     }
 
@@ -639,7 +647,17 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientE
         names,
         features: Feature::ALL.to_vec(),
         selection,
+        token: token(request)?,
         secret,
+    })
+}
+
+/// The application's token, as the wire takes it.
+fn token(request: &TransferRequest) -> Result<Option<Token>, ClientError> {
+    let text = request.plan.application.token.as_ref().map(|token| token.as_bytes().to_vec());
+    let token = text.map(|text| String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned()));
+    token.map(|text| text.and_then(Token::try_from)).transpose().map_err(|reason| {
+        ClientError::usage(format!("the token cannot be sent: {reason}"), "check -W or HAUL_TOKEN")
     })
 }
 

@@ -88,6 +88,7 @@ fn policy_of_own_account() -> Result<SessionPolicy, ServerError> {
         dscp: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: local,
+        authorize: None,
         account: None,
     })
 }

@@ -219,6 +219,7 @@ impl Handler {
             dscp: self.front.config.dscp,
             udp_ports: self.front.config.udp_ports,
             udp_bind: self.connection.local.and_then(bindable),
+            authorize: user.authorize.clone(),
             account: user.account.clone().map(|name| Account { name }),
         }
     }

@@ -7,6 +7,7 @@
     reason = "tests: a broken assumption must fail loudly; the lints know #[test] functions, not their helpers"
 )]
 
+mod admission;
 mod ascp;
 mod emulator;
 mod file_crypt;

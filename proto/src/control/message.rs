@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
 use super::selection::{Feature, Selection, Sources, known_features};
+use super::token::Token;
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
@@ -254,6 +255,9 @@ pub struct Offer {
     /// Download: what of the sources is sent. None: all of them, under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Box<Selection>>,
+    /// What the application behind the transfer shows to be allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
 }
@@ -541,6 +545,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

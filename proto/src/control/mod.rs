@@ -11,6 +11,7 @@ pub mod negotiation;
 mod path_text;
 mod rate_terms;
 mod selection;
+mod token;
 
 pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
 pub use message::*;
@@ -19,3 +20,4 @@ pub use rate_terms::{Ceiling, RateGrant, RateTerms};
 pub use selection::{
     Feature, LinkMode, MAX_FILTER_BYTES, MAX_FILTERS, MAX_SOURCES, MAX_SOURCES_BYTES, Selection, Sources,
 };
+pub use token::Token;

@@ -176,6 +176,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             secret: SecretHalf::new([1; 32]),
         }
     }
