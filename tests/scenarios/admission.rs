@@ -36,7 +36,7 @@ fn asked(script: &str) -> (Pair, tempfile::TempDir) {
     let folder = haul_tests::harness::scratch();
     let user_lines = format!("authorize = {:?}", program(folder.path(), script));
     let pair = Pair::start(ServerOptions { user_lines, ..ServerOptions::default() });
-    make_file(&pair.here().join("f"), 100_000, 1);
+    make_file(&pair.here().join("f"), 2_000_000, 1);
     (pair, folder)
 }
 
