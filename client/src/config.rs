@@ -178,11 +178,15 @@ impl Presentation {
 pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     let plan = Plan::of(&cli, Environment::of_process())?;
     if let Some(option) = plan.not_yet().first() {
+        let remedy = match plan.file_crypt {
+            Some(_) => "until then: haul encrypt before the transfer, haul decrypt after it",
+            None => "leave it out if the result without it is what you want",
+        };
         return Err(ClientError::usage(
             format!(
                 "{option}: understood, but this version cannot do it yet, and without it the result would differ"
             ),
-            "leave it out if the result without it is what you want",
+            remedy,
         ));
     }
     if plan.management.is_some_and(|management| management.keepalive && management.port.is_none()) {
@@ -422,6 +426,13 @@ mod tests {
             Asked::Transfer(cli) => resolve(*cli),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_with_what_is() {
+        let error = resolved(&["--file-crypt=encrypt", "/etc/passwd", "u@h:in"]).unwrap_err();
+        assert!(error.to_string().contains("--file-crypt"), "{error}");
+        assert!(error.remedy().unwrap().contains("haul encrypt"));
     }
 
     #[test]

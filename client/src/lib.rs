@@ -40,6 +40,7 @@ mod plot;
 pub mod progress;
 pub mod prompt;
 mod rate_change;
+mod retry;
 pub mod sanitize;
 pub mod session;
 mod signer;
@@ -56,6 +57,7 @@ pub use config::TransferRequest;
 pub use error::ClientError;
 pub use exit_status::ExitStatus;
 pub use progress::{Presenter, Summary};
+use retry::Retry;
 use stats::StatsFile;
 
 /// After a signal the session has this long to cancel and remove its partial files.
@@ -202,14 +204,40 @@ async fn run_until_interrupted(
     presenter: &mut Presenter,
     input: Option<input::Input>,
 ) -> Result<Summary, ClientError> {
-    let (interrupt, interrupted) = watch::channel(false);
     let mut signals = Signals::listen()?;
+    let mut retry = Retry::new(request);
+    let mut lasting = session::Lasting::new(request, input);
+    loop {
+        let result = attempt(request, presenter, &mut signals, &mut lasting).await;
+        let Some(pause) = retry.after(&result, presenter.take_reached()) else {
+            return result.map(|summary| retry.total(summary));
+        };
+        let why = match &result {
+            Ok(_) => "the lost session still holds a file".to_owned(),
+            Err(error) => with_causes(error),
+        };
+        presenter.notice(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = signals.next() => return Err(ClientError::Interrupted),
+        }
+    }
+}
+
+/// One attempt at the transfer.
+async fn attempt(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+    signals: &mut Signals,
+    lasting: &mut session::Lasting,
+) -> Result<Summary, ClientError> {
+    let (interrupt, interrupted) = watch::channel(false);
     let connection = tokio::select! {
         connection = ssh::connect(request, presenter) => connection?,
         () = signals.next() => return Err(ClientError::Interrupted),
     };
-    let input = input.or_else(|| input::Input::open(&request.presentation));
-    let transfer = session::transfer(request, connection, presenter, interrupted, input);
+    lasting.listen(request);
+    let transfer = session::transfer(request, connection, presenter, interrupted, lasting);
     tokio::pin!(transfer);
     tokio::select! {
         result = &mut transfer => return result,

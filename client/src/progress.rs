@@ -104,6 +104,8 @@ pub struct Summary {
     pub retransmitted_bytes: u64,
     /// What held the transfer back, and how long.
     pub limits: Limits,
+    /// How often it was begun.
+    pub attempts: u32,
 }
 
 impl Summary {
@@ -135,8 +137,12 @@ impl Summary {
         let rtt = self.rtt_ms.map_or_else(String::new, |rtt| format!(", rtt {rtt:.1} ms"));
         let share = if self.packets == 0 { 0.0 } else { self.lost_packets as f64 / self.packets as f64 };
         let limiters = limiters(&self.limits);
+        let attempts = match self.attempts {
+            0 | 1 => String::new(),
+            several => format!(", in {several} attempts"),
+        };
         format!(
-            "{files}{skipped}{failed}, {}{resumed} in {:.1} s ({}), {}{rtt}, {:.1} % lost{limiters}",
+            "{files}{skipped}{failed}, {}{resumed} in {:.1} s ({}), {}{rtt}, {:.1} % lost{limiters}{attempts}",
             human::bytes(self.bytes),
             self.seconds,
             human::rate(goodput),
@@ -168,6 +174,8 @@ pub struct Presenter {
     target: Option<Rate>,
     /// There are keys to tell of.
     keys: bool,
+    /// An attempt has begun and has not been accounted for.
+    attempting: bool,
 }
 
 impl Presenter {
@@ -193,7 +201,13 @@ impl Presenter {
             stats_file: None,
             target: None,
             keys: false,
+            attempting: false,
         }
+    }
+
+    /// How far the attempt came that has just ended, if the server had agreed to it.
+    pub(crate) fn take_reached(&mut self) -> Option<Snapshot> {
+        std::mem::take(&mut self.attempting).then(|| self.last.unwrap_or_default())
     }
 
     /// Whose manners the output has.
@@ -238,8 +252,11 @@ impl Presenter {
 
     /// The server has agreed; data begins to move.
     pub fn start(&mut self, start: &Start) {
-        self.carrier = Some(start.carrier);
-        self.begun = Instant::now();
+        if self.carrier.replace(start.carrier).is_none() {
+            self.begun = Instant::now();
+        }
+        self.attempting = true;
+        self.last = None;
         if self.json {
             Event::Start(start).print();
         }

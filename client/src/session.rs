@@ -10,6 +10,7 @@ use std::time::Instant;
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
     Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
+    resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
@@ -70,37 +71,69 @@ pub async fn transfer(
     connection: Connection,
     presenter: &mut Presenter,
     interrupted: watch::Receiver<bool>,
-    input: Option<Input>,
+    lasting: &mut Lasting,
 ) -> Result<Summary, ClientError> {
-    let (wish, decoder, last_words) = (request.rate(), LineDecoder::default(), Vec::new());
-    let mut conversation = Conversation { connection, decoder, last_words, input, wish, granted: wish };
-    let result = conversation.run(request, presenter, interrupted).await;
+    let Lasting { wish, input, renamed, .. } = lasting;
+    let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
+    let mut conversation = Conversation { connection, decoder, last_words, wish, granted, renamed };
+    let result = conversation.run(request, presenter, interrupted, input).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
     result
 }
 
-struct Conversation {
+/// What goes on from one attempt at a transfer to the next.
+#[derive(Debug)]
+pub struct Lasting {
+    /// What the user says meanwhile; none if nobody does.
+    input: Option<Input>,
+    listens: bool,
+    /// The rate settings the user wants.
+    wish: RateTerms,
+    /// The single source has got the destination's name.
+    renamed: bool,
+}
+
+impl Lasting {
+    /// Before the first attempt; without an `input` the user's is opened when there is something to change.
+    #[must_use]
+    pub const fn new(request: &TransferRequest, input: Option<Input>) -> Self {
+        let listens = input.is_some();
+        Self { input, listens, wish: request.rate(), renamed: false }
+    }
+
+    /// Listens to the user from now on.
+    pub fn listen(&mut self, request: &TransferRequest) {
+        if !std::mem::replace(&mut self.listens, true) {
+            self.input = Input::open(&request.presentation);
+        }
+    }
+}
+
+struct Conversation<'a> {
     connection: Connection,
     decoder: LineDecoder,
     /// What the server wrote for the user most recently, for an error that has nothing better to say.
     last_words: Vec<u8>,
-    /// What the user says meanwhile; none if nobody does.
-    input: Option<Input>,
     /// The rate settings the user wants, and what is in force.
-    wish: RateTerms,
+    wish: &'a mut RateTerms,
+    /// See [`Lasting`].
+    renamed: &'a mut bool,
     granted: RateTerms,
 }
 
-impl Conversation {
+impl Conversation<'_> {
     async fn run(
         &mut self,
         request: &TransferRequest,
         presenter: &mut Presenter,
         interrupted: watch::Receiver<bool>,
+        input: &mut Option<Input>,
     ) -> Result<Summary, ClientError> {
         let half = random_half()?;
-        let offer = offer(request, half.clone())?;
+        let RateTerms { policy, target_rate, min_rate } = *self.wish;
+        let offer = offer(request, half.clone(), *self.renamed)?;
+        let offer = Offer { policy, target_rate, min_rate, ..offer };
         let mut stop = interrupted.clone();
         let agreement = tokio::select! {
             agreement = self.negotiate(request, &offer, presenter) => agreement?,
@@ -125,10 +158,12 @@ impl Conversation {
         if let Some(reporter) = presenter.management() {
             reporter.start(&start, request, self.granted);
         }
-        presenter.set_rate(self.granted, self.input.is_some());
+        presenter.set_rate(self.granted, input.is_some());
         let begun = Instant::now();
-        let running = Running::start(request, &agreement, &half, address)?;
-        let (ending, sent) = self.accompany(running, presenter, interrupted).await?;
+        let destination = destination(request, *self.renamed)?;
+        *self.renamed |= destination.as_ref().map_or(agreement.renamed, Destination::renames);
+        let running = Running::start(request, &agreement, (&half, destination), address)?;
+        let (ending, sent) = self.accompany(running, presenter, interrupted, input).await?;
         Ok(summary(ending, sent, begun.elapsed()))
     }
 
@@ -229,8 +264,8 @@ impl Conversation {
         mut running: Running,
         presenter: &mut Presenter,
         mut interrupted: watch::Receiver<bool>,
+        input: &mut Option<Input>,
     ) -> Result<(Ending, Option<Outcome>), ClientError> {
-        let mut input = self.input.take();
         let mut last_word = None;
         let mut listening = true;
         let mut stopping = false;
@@ -257,9 +292,9 @@ impl Conversation {
                         listening = false;
                     }
                 }
-                said = next_said(&mut input), if listening => match said {
+                said = next_said(input), if listening => match said {
                     Some(said) => self.act(said, presenter).await,
-                    None => input = None,
+                    None => *input = None,
                 },
                 _ = interrupted.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
@@ -305,7 +340,7 @@ impl Conversation {
 
     /// Other rate settings are in force.
     fn take_grant(&mut self, grant: &RateGrant, running: &Running, presenter: &mut Presenter) {
-        self.granted = grant.held_to(self.wish);
+        self.granted = grant.held_to(*self.wish);
         // Whichever end sends: a receiving one has nothing to do with it.
         running.tell(Command::SetRate(self.granted.into()));
         for change in grant.changes.iter().take(MOST_CHANGES) {
@@ -321,9 +356,9 @@ impl Conversation {
             Said::Help => return presenter.notice(rate_change::KEYS),
             Said::Wrong(reason) => return presenter.problem(&crate::sanitize::text(&reason)),
         };
-        match change.apply(self.wish, self.granted, presenter.actual_rate()) {
+        match change.apply(*self.wish, self.granted, presenter.actual_rate()) {
             Ok(wish) => {
-                self.wish = wish;
+                *self.wish = wish;
                 // A server that takes nothing must not hold up the transfer. Listening finds out what is wrong.
                 let said = timeout(SAY_TIMEOUT, self.say(&ClientMessage::SetRate(wish))).await;
                 if !matches!(said, Ok(Ok(()))) {
@@ -407,7 +442,7 @@ impl Running {
     fn start(
         request: &TransferRequest,
         agreement: &Agreement,
-        half: &SecretHalf,
+        (half, destination): (&SecretHalf, Option<Destination>),
         peer: SocketAddr,
     ) -> Result<Self, ClientError> {
         let cannot = |error: std::io::Error| {
@@ -419,7 +454,14 @@ impl Running {
         let (commands, inbox) = mpsc::channel();
         let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
-        let mut end = make_end(request, agreement, half, (peer, carrier.receive_buffer()), clock, &waker)?;
+        let mut end = make_end(
+            request,
+            agreement,
+            (half, destination),
+            (peer, carrier.receive_buffer()),
+            clock,
+            &waker,
+        )?;
         let (tell_verdicts, verdicts) = tokio::sync::mpsc::channel(VERDICTS_WAITING);
         let outlet = Outlet::new(move |line| {
             tell_verdicts.try_send(line).map_err(tokio::sync::mpsc::error::TrySendError::into_inner)
@@ -427,9 +469,14 @@ impl Running {
         let (udp_timeout, waking) = (request.udp_timeout, waker.clone());
         let drive = Drive { carrier, commands: inbox, waker: waking, udp_timeout, outlet };
         let thread = tokio::task::spawn_blocking(move || {
-            drive.run(clock, end.as_mut(), &mut |news| {
+            let result = drive.run(clock, end.as_mut(), &mut |news| {
                 let _ = tell.try_send(news);
-            })
+            });
+            if result.is_err() {
+                // How far it came, for the next attempt and for the last line.
+                let _ = tell.try_send(News::Progress(end.snapshot()));
+            }
+            result
         });
         Ok(Self { thread, commands, waker, news, verdicts, peer, lost: None })
     }
@@ -444,7 +491,7 @@ impl Running {
 fn make_end(
     request: &TransferRequest,
     agreement: &Agreement,
-    half: &SecretHalf,
+    (half, destination): (&SecretHalf, Option<Destination>),
     (peer, socket_buffer): (SocketAddr, u64),
     clock: Clock,
     waker: &Waker,
@@ -472,7 +519,8 @@ fn make_end(
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &config), source)))
         }
         Route::Download { .. } => {
-            let destination = destination(request)?;
+            let nowhere = || ClientError::Internal { message: "a download has no destination".to_owned() };
+            let destination = destination.ok_or_else(nowhere)?;
             let options = SinkOptions {
                 session: agreement.session.clone(),
                 preserve_times: request.preserve_times,
@@ -488,22 +536,27 @@ fn make_end(
     }
 }
 
-/// Where a download lands; made if it is to be.
-fn destination(request: &TransferRequest) -> Result<Destination, ClientError> {
+/// Where a download lands; made if it is to be. None for an upload.
+fn destination(request: &TransferRequest, renamed: bool) -> Result<Option<Destination>, ClientError> {
     let Route::Download { sources, destination } = &request.direction else {
-        return Err(ClientError::Internal { message: "an upload has no destination here".to_owned() });
+        return Ok(None);
     };
     let system = Docroot::whole_system().map_err(disk_error)?;
     let count = source_count(sources.len(), &request.wanted);
     let path = absolute(destination)?;
     // The docroot itself has no name to give away: its entries need a folder to land in.
     let create = request.create_destination || sources.iter().any(is_docroot);
-    resolve_destination(&system, &path, create, count).map_err(disk_error)
+    let destination = if renamed {
+        resolve_renamed(&system, &path)
+    } else {
+        resolve_destination(&system, &path, create, count)
+    };
+    destination.map(Some).map_err(disk_error)
 }
 
 /// Whether the two sides are to talk about each file before it is sent; that costs a round trip. An upload leaves it
 /// to the server, a download looks whether anything can be there.
-fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
+fn wants_verdicts(request: &TransferRequest, renamed: bool) -> Result<bool, ClientError> {
     if request.overwrite == Overwrite::Always && request.resume == ResumeCheck::None {
         return Ok(false);
     }
@@ -515,7 +568,8 @@ fn wants_verdicts(request: &TransferRequest) -> Result<bool, ClientError> {
         }
         Route::Download { sources, .. } => {
             let names = names_told(sources.iter().map(PathText::as_bytes), &request.wanted);
-            Ok(destination(request)?.may_hold(names.iter().map(PathText::as_bytes)))
+            let names = || names.iter().map(PathText::as_bytes);
+            Ok(destination(request, renamed)?.is_some_and(|destination| destination.may_hold(names())))
         }
     }
 }
@@ -610,7 +664,7 @@ const fn direction(request: &TransferRequest) -> Direction {
     }
 }
 
-fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientError> {
+fn offer(request: &TransferRequest, secret: SecretHalf, renamed: bool) -> Result<Offer, ClientError> {
     let wanted = &request.wanted;
     let (sources, count, destination, (selection, names)) = match &request.direction {
         Route::Upload { sources, destination } => {
@@ -643,7 +697,8 @@ fn offer(request: &TransferRequest, secret: SecretHalf) -> Result<Offer, ClientE
         dscp: request.dscp,
         overwrite: request.overwrite,
         resume: request.resume,
-        verdicts: wants_verdicts(request)?,
+        verdicts: wants_verdicts(request, renamed)?,
+        renamed: renamed && matches!(request.direction, Route::Upload { .. }),
         names,
         features: Feature::ALL.to_vec(),
         selection,
@@ -680,5 +735,6 @@ fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Sum
         lost_packets: sent.map_or(snapshot.lost_packets, |sent| sent.lost_packets),
         retransmitted_bytes: sent.map_or(snapshot.retransmitted_bytes, |sent| sent.retransmitted_bytes),
         limits: sent.map_or(snapshot.limits, |sent| sent.limits),
+        attempts: 1,
     }
 }

@@ -73,6 +73,20 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Together with other times.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            network: self.network.saturating_add(other.network),
+            target_rate: self.target_rate.saturating_add(other.target_rate),
+            sender_disk: self.sender_disk.saturating_add(other.sender_disk),
+            sender_cpu: self.sender_cpu.saturating_add(other.sender_cpu),
+            receiver_disk: self.receiver_disk.saturating_add(other.receiver_disk),
+            receiver_cpu: self.receiver_cpu.saturating_add(other.receiver_cpu),
+            peer_credit: self.peer_credit.saturating_add(other.peer_credit),
+        }
+    }
+
     /// Adds some time.
     pub const fn add(&mut self, limiter: Limiter, time: Duration) {
         let total = match limiter {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
     DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
-    resolve_destination,
+    resolve_destination, resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
@@ -215,11 +215,12 @@ fn prepare(
     if let Some(lease) = &lease {
         terms.begin(lease).map_err(no_share)?;
     }
-    let verdicts = match &disk {
-        Disk::Read(..) => offer.verdicts,
-        Disk::Write(destination, _) => wants_verdicts(offer, destination),
+    let (verdicts, renamed) = match &disk {
+        Disk::Read(..) => (offer.verdicts, false),
+        Disk::Write(destination, _) => (wants_verdicts(offer, destination), destination.renames()),
     };
-    let (mut agreement, secret) = make_agreement(policy, offer, chosen, (terms.ceiling(), port, verdicts))?;
+    let (mut agreement, secret) =
+        make_agreement(policy, offer, chosen, (terms.ceiling(), port), (verdicts, renamed))?;
     if waited >= Duration::from_secs(1) {
         agreement.changes.push(format!("waited {} s for a free UDP port", waited.as_secs()));
     }
@@ -252,8 +253,12 @@ fn prepare_upload(policy: &SessionPolicy, offer: &Offer, docroot: &Docroot) -> R
         return Err(not_permitted("upload"));
     }
     let path = offer.destination.as_bytes();
-    let destination = resolve_destination(docroot, path, offer.create_destination, offer.source_count)
-        .map_err(path_refusal)?;
+    let destination = if offer.renamed {
+        resolve_renamed(docroot, path)
+    } else {
+        resolve_destination(docroot, path, offer.create_destination, offer.source_count)
+    };
+    let destination = destination.map_err(path_refusal)?;
     let options = SinkOptions {
         session: policy.session.clone(),
         preserve_times: offer.preserve_times,
@@ -329,7 +334,8 @@ fn make_agreement(
     policy: &SessionPolicy,
     offer: &Offer,
     chosen: Chosen,
-    (ceiling, port, verdicts): (Option<Ceiling>, u16, bool),
+    (ceiling, port): (Option<Ceiling>, u16),
+    (verdicts, renamed): (bool, bool),
 ) -> Result<(Agreement, SessionSecret), Refusal> {
     let half = SecretHalf::new(random()?);
     let id: [u8; 6] = random()?;
@@ -342,6 +348,7 @@ fn make_agreement(
         ceiling,
         dscp: policy.dscp,
         verdicts,
+        renamed,
     };
     let agreement = agree(offer, chosen, grant);
     let secret = SessionSecret::new(agreement.cipher, &agreement.session, &offer.secret, &half);

@@ -17,6 +17,7 @@ use crate::auth::{self, Denied, Trust};
 use crate::config::{Config, UserEntry};
 use crate::password::Passwords;
 use crate::shares::broker::Broker;
+use crate::web::site::Web;
 
 /// How the front works, apart from what an operator sets.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub(crate) struct Front {
     pub(crate) ssh: Arc<russh::server::Config>,
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
+    /// What the pages for browsers keep.
+    pub(crate) web: Web,
     /// Whose certificates count, and what is revoked.
     pub(crate) trust: Arc<Trust>,
     /// None if no user has a password: then there is no such way in.
@@ -56,14 +59,14 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config) -> Self {
+    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config, web: Web) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
         let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
         let trust = Arc::new(Trust::new(&config));
         let passwords = config.users.iter().find_map(|user| user.password.clone()).map(Passwords::new);
         let ssh = Arc::new(ssh);
-        Self { config, options, ssh, broker, trust, passwords, admission, https_admission, random }
+        Self { config, options, ssh, broker, web, trust, passwords, admission, https_admission, random }
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {

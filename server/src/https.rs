@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use axum::Router;
 use haul_http_fallback::identity::Identity;
 use haul_http_fallback::listen::{self, Gate, Place, Service};
 use nix::sys::utsname::uname;
@@ -19,6 +18,7 @@ use crate::admission::Ending;
 use crate::config::{Config, HttpsConfig};
 use crate::error::ServerError;
 use crate::front::Front;
+use crate::web::site;
 use crate::{listener, private_file};
 
 /// Its name in the state directory: certificate and key that the server has made for itself.
@@ -57,7 +57,7 @@ impl Https {
 
     /// Serves until `shutdown` turns true.
     pub(crate) async fn run(self, front: Arc<Front>, shutdown: watch::Receiver<bool>) {
-        let router = router();
+        let router = site::router(Arc::clone(&front));
         let gate: Arc<dyn Gate> = Arc::new(FrontGate(front));
         let mut loops = JoinSet::new();
         let all = self.listeners.into_iter().map(|listener| (listener, self.identity.clone()));
@@ -67,11 +67,6 @@ impl Https {
         }
         while loops.join_next().await.is_some() {}
     }
-}
-
-/// All that can be asked for. What is not there is answered with 404 by the router itself.
-fn router() -> Router {
-    Router::new()
 }
 
 /// Opens every address. One that nobody asked for is left out if it cannot be had.

@@ -26,6 +26,7 @@ use crate::https::Https;
 use crate::policy::random_session_name;
 use crate::ssh::{Connection, Handler};
 use crate::ssh_settings;
+use crate::web::site::Web;
 use crate::worker::{self, WorkerStart};
 
 pub use crate::front::Options;
@@ -63,7 +64,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// Serves until `shutdown` turns true, then until the sessions have ended.
 ///
 /// # Errors
-/// None while it serves; a listener that fails for good is left out with a log line.
+/// If the state of the pages cannot be read; none while it serves.
 pub async fn run(
     listeners: Vec<TcpListener>,
     https: Https,
@@ -75,7 +76,8 @@ pub async fn run(
     let passwords = config.users.iter().any(|user| user.password.is_some());
     let certificate = host_key::certificate(config.host_certificate.as_deref(), &host_key)?;
     let ssh = ssh_settings::config(host_key, certificate, passwords);
-    let front = Arc::new(Front::new(config, options, ssh));
+    let web = Web::open(&config, &options)?;
+    let front = Arc::new(Front::new(config, options, ssh, web));
     front.trust.scan(&front.config.users);
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());

@@ -111,8 +111,7 @@ impl Passwords {
         password: Zeroizing<String>,
     ) -> Result<(), Denied> {
         let name = name.get(..MAX_NAME_BYTES).unwrap_or(name).to_owned();
-        // Counted before it is known, so that guesses side by side wait as those one after the other do.
-        let delay = self.failures().begin(Instant::now(), &name);
+        let delay = self.failures().delay(Instant::now(), &name);
         tokio::time::sleep(delay).await;
         let known = hash.is_some();
         let hash = hash.unwrap_or(&self.decoy).to_owned();
@@ -125,14 +124,14 @@ impl Passwords {
             verify(&hash, &password)
         };
         let fits = tokio::task::spawn_blocking(work).await.map_err(|_| Denied::Interrupted)?;
-        if !known {
-            return Err(Denied::NoPassword);
+        if known && fits {
+            self.failures().forget(&name);
+            return Ok(());
         }
-        if !fits {
-            return Err(Denied::WrongPassword);
-        }
-        self.failures().forget(&name);
-        Ok(())
+        // Counted when it is known, so that many right logins at once do not wait for each other. Guesses side by side
+        // are held back by the few checks at a time, and by the admission.
+        self.failures().add(Instant::now(), &name);
+        Err(if known { Denied::WrongPassword } else { Denied::NoPassword })
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -155,8 +154,18 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts an attempt as a failure, and says how late its answer is to be.
-    fn begin(&mut self, now: Instant, name: &str) -> Duration {
+    /// How late the next answer is to be.
+    fn delay(&self, now: Instant, name: &str) -> Duration {
+        let recent = |last: Instant| now.saturating_duration_since(last) < FORGIVEN_AFTER;
+        let count = self.names.get(name).filter(|(_, last)| recent(*last)).map_or(0, |(count, _)| *count);
+        match count.saturating_sub(FREE_FAILURES.saturating_sub(1)) {
+            0 => Duration::ZERO,
+            late => FIRST_DELAY.saturating_mul(1 << (late - 1).min(16)).min(LONGEST_DELAY),
+        }
+    }
+
+    /// Another one.
+    fn add(&mut self, now: Instant, name: &str) {
         if self.names.len() >= MAX_NAMES && !self.names.contains_key(name) {
             let oldest = self.names.iter().min_by_key(|(_, (_, last))| *last).map(|(name, _)| name.clone());
             oldest.map(|oldest| self.names.remove(&oldest));
@@ -165,12 +174,7 @@ impl Failures {
         if now.saturating_duration_since(*last) >= FORGIVEN_AFTER {
             *count = 0;
         }
-        let late = count.saturating_sub(FREE_FAILURES.saturating_sub(1));
         (*count, *last) = (count.saturating_add(1), now);
-        match late {
-            0 => Duration::ZERO,
-            late => FIRST_DELAY.saturating_mul(1 << (late - 1).min(16)).min(LONGEST_DELAY),
-        }
     }
 
     fn forget(&mut self, name: &str) {
@@ -236,22 +240,30 @@ mod tests {
     #[test]
     fn guesses_become_slow_never_impossible_and_are_forgiven() {
         let (mut failures, start) = (Failures::default(), Instant::now());
-        let delays: Vec<u128> = (0..9).map(|_| failures.begin(start, "alice").as_millis()).collect();
+        let mut guess = |at| {
+            let delay = failures.delay(at, "alice");
+            failures.add(at, "alice");
+            delay.as_millis()
+        };
+        let delays: Vec<u128> = (0..9).map(|_| guess(start)).collect();
         assert_eq!(delays, [0, 0, 0, 500, 1000, 2000, 4000, 8000, 8000]);
-        for _ in 0..100 {
-            assert_eq!(failures.begin(start, "alice"), LONGEST_DELAY);
+        assert!((0..100).all(|_| guess(start) == LONGEST_DELAY.as_millis()));
+        assert_eq!(guess(start + FORGIVEN_AFTER), 0);
+        for _ in 0..5 {
+            guess(start + FORGIVEN_AFTER);
         }
-        assert_eq!(failures.begin(start, "bob"), Duration::ZERO, "names do not share");
-        assert_eq!(failures.begin(start + FORGIVEN_AFTER, "alice"), Duration::ZERO);
+        let later = start + FORGIVEN_AFTER;
+        assert!(failures.delay(later, "alice") > Duration::ZERO);
+        assert_eq!(failures.delay(later, "bob"), Duration::ZERO, "names do not share");
         failures.forget("alice");
-        assert_eq!(failures.begin(start, "alice"), Duration::ZERO);
+        assert_eq!(failures.delay(later, "alice"), Duration::ZERO);
     }
 
     #[test]
     fn the_table_of_names_is_bounded() {
         let (mut failures, start) = (Failures::default(), Instant::now());
         for n in 0..2 * MAX_NAMES {
-            let _ = failures.begin(start + Duration::from_millis(n as u64), &n.to_string());
+            failures.add(start + Duration::from_millis(n as u64), &n.to_string());
         }
         assert_eq!(failures.names.len(), MAX_NAMES);
         assert!(!failures.names.contains_key("0"));

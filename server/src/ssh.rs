@@ -21,6 +21,7 @@ use crate::front::Front;
 use crate::logging::shown;
 use crate::policy::{Account, SessionPolicy};
 use crate::ssh_settings;
+use crate::web::command::Command;
 use crate::worker::WorkerStart;
 
 /// The subsystem that is a haul session.
@@ -205,6 +206,20 @@ impl Handler {
         self.started = true;
         place.send(WorkerStart { channel: waiting.channel, policy: self.policy(&user), permit });
         Ok(())
+    }
+
+    /// Runs a command of the pages, which is done at once.
+    fn run(&mut self, id: ChannelId, command: &Command, session: &mut Session) -> Result<(), russh::Error> {
+        let Some(user) = self.user.clone().filter(|_| self.waiting.remove(&id).is_some()) else {
+            return session.channel_failure(id);
+        };
+        let said = self.span.in_scope(|| command.run(&self.front, &user, self.connection.local));
+        session.channel_success(id)?;
+        session.extended_data(id, STDERR, said.err.into_bytes())?;
+        session.data(id, said.out.into_bytes())?;
+        session.exit_status_request(id, u32::from(!said.ok))?;
+        session.eof(id)?;
+        session.close(id)
     }
 
     fn policy(&self, user: &UserEntry) -> SessionPolicy {
@@ -454,6 +469,9 @@ impl russh::server::Handler for Handler {
         // The bytes never meet a shell.
         if data == COMMAND {
             return self.start(channel, session).await;
+        }
+        if let Some(command) = Command::parse(data) {
+            return self.run(channel, &command, session);
         }
         let command = shown(&String::from_utf8_lossy(data));
         self.span.in_scope(|| info!(?command, "command refused"));

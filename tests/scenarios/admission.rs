@@ -59,9 +59,8 @@ esac"#;
     let outcome = upload(&pair, &["-W", "good"], "in/f");
     outcome.assert_success();
     assert_same(&pair.here().join("f"), &pair.server.docroot().join("in/f"));
-    let limited =
-        outcome.events_with("event", "notice").any(|notice| notice["message"].to_string().contains("40"));
-    assert!(limited, "the rate of the answer is in force\n{}", outcome.story());
+    let mut stats = outcome.events_with("event", "stats").map(|stats| stats["target_bps"].as_u64());
+    assert_eq!(stats.next(), Some(Some(40_000_000)), "the answer's rate is in force\n{}", outcome.story());
     upload(&pair, &["-W", "good"], "out").assert_refused(5, &["this token is for the folder in"]);
     for options in [&["-W", "bad"][..], &[]] {
         upload(&pair, options, "in/g").assert_refused(5, &["this transfer is not permitted"]);

@@ -56,5 +56,5 @@ fn silent_connections_are_bounded_for_a_source_and_end_by_themselves() {
     let url = format!("https://127.0.0.1:{}/", server.https_port());
     let output =
         Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "404");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "303");
 }

@@ -43,7 +43,8 @@ impl Victim {
     fn start_with(way: Way, options: &[&str]) -> Self {
         let pair = Pair::start(ServerOptions::default());
         make_file(&pair.from(way).join("file"), 64 * MIB, 1);
-        let mut client = pair.copy(way, &["file"], "arrived").args(["-l", "20m"]).args(options).spawn();
+        let mut client =
+            pair.copy(way, &["file"], "arrived").args(["-l", "20m", "--no-retry"]).args(options).spawn();
         client.wait_for("progress", |client| bytes_moved(client) > MIB);
         let workers = pair.server.workers();
         assert_eq!(workers.len(), 1, "{}", pair.server.log());

@@ -31,7 +31,7 @@ fn copy(pair: &Pair, way: Way, source: &str, name: &str, options: &[&str]) -> Ou
 
 /// Lets a transfer of `file` come to at least `bytes` and kills its worker. Returns what had been stored by then.
 fn break_off(pair: &Pair, way: Way, bytes: u64, options: &[&str]) -> u64 {
-    let mut client = pair.copy(way, &["file"], "arrived").args(options).spawn();
+    let mut client = pair.copy(way, &["file"], "arrived").arg("--no-retry").args(options).spawn();
     client.wait_for("progress", |client| bytes_moved(client) > bytes);
     for worker in pair.server.workers() {
         kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();

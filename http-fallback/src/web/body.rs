@@ -3,12 +3,14 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// The body of every answer.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -146,6 +148,62 @@ impl<F: FnMut(u64) + Send + Unpin + 'static> hyper::body::Body for Counted<F> {
             (self.count)(data.len() as u64);
         }
         Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A request's body that must keep coming: a peer that sends less than [`LEAST_BYTES`] in [`WINDOW`] is given up.
+pub struct Paced<B> {
+    inner: B,
+    window: Pin<Box<Sleep>>,
+    received: u64,
+}
+
+/// See [`Paced`]: 1 KiB/s over a minute.
+const WINDOW: Duration = Duration::from_secs(60);
+const LEAST_BYTES: u64 = 60 << 10;
+
+impl<B> Paced<B> {
+    /// From now on.
+    #[must_use]
+    pub fn new(inner: B) -> Self {
+        Self { inner, window: Box::pin(sleep(WINDOW)), received: 0 }
+    }
+}
+
+impl<B> hyper::body::Body for Paced<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            if let Some(Ok(frame)) = &frame {
+                self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
+        }
+        while self.window.as_mut().poll(context).is_ready() {
+            if self.received < LEAST_BYTES {
+                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+            }
+            self.received = 0;
+            self.window.as_mut().reset(Instant::now() + WINDOW);
+        }
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,14 +6,20 @@
 //!
 //! [`Docroot`]: haul_io::disk::Docroot
 
+pub mod assets;
 pub mod body;
 pub mod date;
 pub mod disposition;
 pub mod download;
 pub mod handover;
+pub mod html;
 pub mod listing;
+pub mod pages;
 pub mod percent;
 pub mod range;
 pub mod service;
+pub mod sessions;
+pub mod store;
+pub mod token;
 pub mod upload;
 pub mod zip;

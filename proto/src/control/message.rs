@@ -245,6 +245,10 @@ pub struct Offer {
     /// Upload: the client can go by verdicts. Download: it will give them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub verdicts: bool,
+    /// Upload: an earlier attempt was told that the single source gets the destination's name. So it shall be again,
+    /// although a folder may stand there by now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub renamed: bool,
     /// Upload: names that the sources will have below the destination, by which the server sees whether anything of
     /// them can be there. None: they are too many to be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -314,6 +318,9 @@ pub struct Agreement {
     /// The receiver says what it needs of each file, and the sender goes by it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub verdicts: bool,
+    /// Upload: the single source gets the destination's name.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub renamed: bool,
     /// What both sides understand beyond the first programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
     pub features: Vec<Feature>,
@@ -542,6 +549,7 @@ mod tests {
             overwrite: Overwrite::Always,
             resume: ResumeCheck::None,
             verdicts: false,
+            renamed: false,
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
@@ -564,6 +572,7 @@ mod tests {
             min_rate: None,
             dscp: None,
             verdicts: false,
+            renamed: false,
             features: Vec::new(),
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),

@@ -34,6 +34,8 @@ pub struct Grant {
     pub dscp: Option<Dscp>,
     /// The receiver will say what it needs of each file.
     pub verdicts: bool,
+    /// The single source gets the destination's name.
+    pub renamed: bool,
 }
 
 /// Whether the client speaks this crate's version.
@@ -142,6 +144,7 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         min_rate,
         dscp,
         verdicts: grant.verdicts && offer.verdicts,
+        renamed: grant.renamed,
         features: Feature::common(&offer.features),
         changes,
         secret: grant.secret,
@@ -173,6 +176,7 @@ mod tests {
             overwrite: Overwrite::default(),
             resume: ResumeCheck::default(),
             verdicts: false,
+            renamed: false,
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
@@ -191,6 +195,7 @@ mod tests {
             ceiling: None,
             dscp: None,
             verdicts: false,
+            renamed: false,
         }
     }
 

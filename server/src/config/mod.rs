@@ -64,6 +64,8 @@ pub struct HttpsConfig {
     pub listen: Vec<SocketAddr>,
     /// Addresses without TLS.
     pub plain_listen: Vec<SocketAddr>,
+    /// How browsers reach the pages; none is by the name that the client knows.
+    pub url: Option<String>,
     /// Certificate and key; none makes them.
     pub files: Option<(PathBuf, PathBuf)>,
 }
@@ -293,6 +295,10 @@ fn https(table: &FilledTable) -> HttpsConfig {
     HttpsConfig {
         listen: addresses(table, "listen"),
         plain_listen: addresses(table, "plain_listen"),
+        url: match table.cell("url").map(|cell| &cell.value) {
+            Some(Value::Url(url)) => Some(url.clone()),
+            _ => None,
+        },
         files: file("certificate").zip(file("key")),
     }
 }

@@ -79,6 +79,7 @@ pub(crate) enum Kind {
     Dscp,
     Days,
     TimeOfDay,
+    Url,
 }
 
 /// One setting.
@@ -125,6 +126,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optional; on all that the server sends, 0 for none; default: as the client asks"),
     setting!(Https "listen" Addresses, Some(r#"["0.0.0.0:8443", "[::]:8443"]"#), false,
         r#"["0.0.0.0:8443", "[::]:8443"]"#, "addresses for HTTPS; [] for none"),
+    setting!(Https "url" Url, None, false, r#""https://files.example.org:8443""#,
+        "optional; how browsers reach the pages, for links; default: the name that the client knows"),
     setting!(Https "plain_listen" Addresses, Some("[]"), false, r#"["127.0.0.1:8080"]"#,
         "the same without TLS, for a proxy on this machine"),
     setting!(Https "certificate" Path, None, false, r#""/etc/haul/https.pem""#,
@@ -172,6 +175,7 @@ pub(crate) enum Value {
     Dscp(Dscp),
     Days(Days),
     TimeOfDay(TimeOfDay),
+    Url(String),
 }
 
 impl Kind {
@@ -188,6 +192,7 @@ impl Kind {
             Self::Rate => "a rate with its unit such as \"1g\" or \"300m\"",
             Self::Dscp => "a DSCP such as \"CS1\", \"AF41\", \"EF\", or a number from 0 to 63",
             Self::Days => "days such as \"mon-fri\" or \"mon,wed,sat-sun\"",
+            Self::Url => "an address such as \"https://files.example.org:8443\"",
             Self::TimeOfDay => "a time from \"00:00\" to \"24:00\" such as \"08:00\"",
         }
     }
@@ -216,6 +221,7 @@ impl Kind {
             Self::Dscp => dscp(value).map(Value::Dscp),
             Self::Days => Days::parse(value.as_str()?).map(Value::Days),
             Self::TimeOfDay => TimeOfDay::parse(value.as_str()?).map(Value::TimeOfDay),
+            Self::Url => url(value.as_str()?).map(Value::Url),
         }
     }
 }
@@ -264,6 +270,13 @@ fn rate(text: &str) -> Option<Rate> {
     text.trim().ends_with(|c: char| c.is_ascii_alphabetic()).then(|| Rate::parse(text).ok()).flatten()
 }
 
+/// Scheme, host and perhaps a port; browsers take the pages' cookies over TLS only.
+fn url(text: &str) -> Option<String> {
+    let host = text.strip_prefix("https://")?.trim_end_matches('/');
+    let sane = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c));
+    sane.then(|| format!("https://{host}"))
+}
+
 /// In quotes or, as a number, without.
 fn dscp(value: &DeValue<'_>) -> Option<Dscp> {
     let number = value.as_integer().filter(|number| number.radix() == 10).map(|number| number.as_str());
@@ -290,6 +303,7 @@ impl fmt::Display for Value {
             Self::Dscp(dscp) => f.write_str(&quoted(&dscp.to_string())),
             Self::Days(days) => f.write_str(&quoted(&days.to_string())),
             Self::TimeOfDay(time) => f.write_str(&quoted(&time.to_string())),
+            Self::Url(url) => f.write_str(&quoted(url)),
         }
     }
 }

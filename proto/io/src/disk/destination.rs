@@ -19,6 +19,12 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// Whether a single source gets the destination's last name.
+    #[must_use]
+    pub const fn renames(&self) -> bool {
+        self.rename.is_some()
+    }
+
     /// Whether something can be there already of sources that will have these names, or of an earlier attempt at them.
     /// Without names: whether anything is there.
     #[must_use]
@@ -80,6 +86,15 @@ pub fn resolve_destination(
         Err(_) if must_be_folder => refuse(Trouble::NotFound, "there is no such folder; -d makes it"),
         Err(_) => beside(docroot, destination),
     }
+}
+
+/// Where a single source lands that got the destination's name in an earlier attempt: whatever stands there now is what
+/// that attempt has left.
+///
+/// # Errors
+/// If the folder that holds it is gone.
+pub fn resolve_renamed(docroot: &Docroot, destination: &[u8]) -> Result<Destination, DiskError> {
+    beside(docroot, destination)
 }
 
 /// The single source gets the last name of the path, in a folder that must be there.

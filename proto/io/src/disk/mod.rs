@@ -28,7 +28,7 @@ mod tree_digest;
 mod walk;
 mod write;
 
-pub use destination::{Destination, resolve_destination};
+pub use destination::{Destination, resolve_destination, resolve_renamed};
 pub use docroot::Docroot;
 pub use filter::Filter;
 pub use landing::SourceItem;
