@@ -165,6 +165,9 @@ fn asked(cli: Cli) -> Asked {
     if output.version {
         return Asked::Text(version_text(cli.manner));
     }
+    if output.json_schema {
+        return Asked::Text(crate::events::SCHEMA.to_owned());
+    }
     if output.man {
         return Asked::Text(man_page());
     }

@@ -14,9 +14,8 @@ use crate::agent::AgentChoice;
 use crate::cli::{Cli, Manner};
 use crate::error::ClientError;
 use crate::local;
-use crate::operands::{LocalEnd, PlannedRoute, Sources};
 use crate::plan::{Environment, Peer, Plan};
-use crate::sources::Wanted;
+use crate::sources::{self, Wanted};
 use crate::ssh_config::{self, HostSettings};
 
 /// The SSH port of haul and of Aspera's servers; 22 is left to the system's own sshd.
@@ -198,8 +197,8 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     let home = home_directory();
     let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
     refuse_detour(&plan, &ssh)?;
-    let direction = direction(&plan)?;
-    check_local(&direction, plan.selection.create_destination)?;
+    let (direction, wanted) = sources::of(&plan)?;
+    check_local(&direction, &wanted, plan.selection.create_destination)?;
     let user = plan.peer.user.clone().or_else(|| ssh.user.clone()).or_else(local_user);
     let user = user.ok_or_else(|| {
         ClientError::usage("no account to log in to: this user has no name here", "write user@host:path")
@@ -209,7 +208,7 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
     let rates = plan.rates;
     Ok(TransferRequest {
         direction,
-        wanted: Wanted::default(),
+        wanted,
         user,
         host_name: ssh.host_name.clone().unwrap_or_else(|| plan.peer.host.clone()),
         host: plan.peer.host.clone(),
@@ -261,34 +260,6 @@ fn ssh_port(plan: &Plan, ssh: &HostSettings) -> u16 {
         Manner::Ascp => ASCP_SSH_PORT,
     };
     plan.peer.ssh_port.or(ssh.port).unwrap_or(usual)
-}
-
-/// The route, if its ends are files and folders named on the line.
-fn direction(plan: &Plan) -> Result<Route, ClientError> {
-    let path = |end: &LocalEnd| match end {
-        LocalEnd::Path(path) => Some(path.clone()),
-        LocalEnd::Stream(_) => None,
-    };
-    let route = match &plan.route {
-        PlannedRoute::Upload { sources: Sources::Named(sources), destination } => {
-            let sources: Option<Vec<PathBuf>> = sources.iter().map(path).collect();
-            sources.map(|sources| Route::Upload { sources, destination: destination.clone() })
-        }
-        PlannedRoute::Download { sources: Sources::Named(sources), destination } => {
-            path(destination).map(|destination| Route::Download { sources: sources.clone(), destination })
-        }
-        // The program behind the management port names them later.
-        PlannedRoute::Upload { sources: Sources::Managed { .. }, destination } => {
-            Some(Route::Upload { sources: Vec::new(), destination: destination.clone() })
-        }
-        PlannedRoute::Download { sources: Sources::Managed { .. }, destination } => {
-            path(destination).map(|destination| Route::Download { sources: Vec::new(), destination })
-        }
-        PlannedRoute::Upload { .. } | PlannedRoute::Download { .. } => None,
-    };
-    route.ok_or_else(|| ClientError::Internal {
-        message: "a route without files passed the checks".to_owned(),
-    })
 }
 
 fn ssh_settings(cli: &Cli, peer: &Peer, home: Option<&Path>) -> Result<HostSettings, ClientError> {
@@ -373,11 +344,16 @@ fn processor_has_aes() -> bool {
     }
 }
 
-fn check_local(direction: &Route, create: bool) -> Result<(), ClientError> {
+fn check_local(direction: &Route, wanted: &Wanted, create: bool) -> Result<(), ClientError> {
+    let links = wanted.selection.symbolic_links;
     match direction {
-        Route::Upload { sources, .. } => sources.iter().try_for_each(|source| local::check_source(source)),
+        // What a list names may be missing in part: that is told at the end.
+        Route::Upload { .. } if wanted.listed => Ok(()),
+        Route::Upload { sources, .. } => {
+            sources.iter().try_for_each(|source| local::check_source(source, links))
+        }
         Route::Download { sources, destination } => {
-            local::check_destination(destination, sources.len() > 1, create)
+            local::check_destination(destination, sources.len() > 1 || wanted.needs_folder(), create)
         }
     }
 }

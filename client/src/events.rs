@@ -13,6 +13,9 @@ use crate::progress::{Carrier, Start, Summary};
 use crate::sanitize;
 use crate::stats::Row;
 
+/// The JSON Schema of these objects. It is published: what it names stays as it is.
+pub(crate) const SCHEMA: &str = include_str!("events.schema.json");
+
 /// One line of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

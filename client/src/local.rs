@@ -6,16 +6,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use haul_proto::control::LinkMode;
 use nix::unistd::{AccessFlags, access};
 
 use crate::config::local_error;
 use crate::error::ClientError;
 
-/// Checks that a source exists and may be read.
+/// Checks that a source exists and may be read; a link that is not followed need only exist.
 ///
 /// # Errors
 /// If it does not, with the path.
-pub fn check_source(path: &Path) -> Result<(), ClientError> {
+pub fn check_source(path: &Path, links: LinkMode) -> Result<(), ClientError> {
+    let itself = fs::symlink_metadata(path).map_err(|error| local_error(path, error))?;
+    if itself.is_symlink() && links != LinkMode::Follow {
+        return Ok(());
+    }
     let metadata = fs::metadata(path).map_err(|error| local_error(path, error))?;
     let needed = if metadata.is_dir() { AccessFlags::R_OK | AccessFlags::X_OK } else { AccessFlags::R_OK };
     check_access(path, needed)
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_named() {
-        let error = check_source(Path::new("/no/such\u{1b}file")).unwrap_err();
+        let error = check_source(Path::new("/no/such\u{1b}file"), LinkMode::Follow).unwrap_err();
         assert_eq!(error.to_string(), "no such file or folder: /no/such\\u{1b}file");
         assert_eq!(error.exit_status(), crate::exit_status::ExitStatus::Path);
     }

@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-    Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, resolve_destination,
-    resolve_renamed,
+    After, Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions,
+    resolve_destination, resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
     Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
-    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, Token, Trouble,
-    encode_line, negotiation,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, StoredFiles, Token,
+    Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -53,6 +53,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same where the server has to remove or move what was sent, before its last word.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Lines of verdicts that wait for the server to take them.
 const VERDICTS_WAITING: usize = 64;
 
@@ -75,7 +77,9 @@ pub async fn transfer(
 ) -> Result<Summary, ClientError> {
     let Lasting { wish, input, renamed, .. } = lasting;
     let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
-    let mut conversation = Conversation { connection, decoder, last_words, wish, granted, renamed };
+    let tells_stored = request.wanted.after.is_some();
+    let mut conversation =
+        Conversation { connection, decoder, last_words, wish, granted, renamed, tells_stored };
     let result = conversation.run(request, presenter, interrupted, input).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -120,6 +124,8 @@ struct Conversation<'a> {
     /// See [`Lasting`].
     renamed: &'a mut bool,
     granted: RateTerms,
+    /// The server does something about the sources that are stored here.
+    tells_stored: bool,
 }
 
 impl Conversation<'_> {
@@ -237,7 +243,10 @@ impl Conversation<'_> {
             ServerMessage::Agreement(agreement) => Ok(*agreement),
             ServerMessage::Refusal(refusal) => Err(refusal.into()),
             ServerMessage::Cancel(cancel) => Err(cancel.into()),
-            ServerMessage::Outcome(_) | ServerMessage::Rate(_) | ServerMessage::Verdicts(_) => {
+            ServerMessage::Outcome(_)
+            | ServerMessage::Rate(_)
+            | ServerMessage::Verdicts(_)
+            | ServerMessage::Stored(_) => {
                 Err(ClientError::trouble(Trouble::Protocol, "the server ended a transfer that had not begun"))
             }
         }
@@ -318,6 +327,10 @@ impl Conversation<'_> {
                 self.take_grant(&grant, running, presenter);
                 return true;
             }
+            Ok(ServerMessage::Stored(stored)) => {
+                running.tell(Command::PeerStored(stored));
+                return true;
+            }
             Ok(ServerMessage::Verdicts(line)) => {
                 running.tell(Command::Verdicts(line));
                 return true;
@@ -380,7 +393,13 @@ impl Conversation<'_> {
         match result {
             Ok(ending) if last_word.is_some() => Ok((ending, last_word)),
             Ok(ending) => {
+                let stored =
+                    if self.tells_stored { StoredFiles::messages(&ending.stored) } else { Vec::new() };
+                for stored in stored {
+                    self.say(&ClientMessage::Stored(stored)).await?;
+                }
                 self.say(&ClientMessage::Outcome(ending.outcome.clone())).await?;
+                let patience = if self.tells_stored { SETTLE_TIMEOUT } else { LAST_WORD_TIMEOUT };
                 // All is stored here. A server that says nothing more takes nothing away from that.
                 let last_word = async {
                     loop {
@@ -392,7 +411,8 @@ impl Conversation<'_> {
                         }
                     }
                 };
-                let sent = timeout(LAST_WORD_TIMEOUT, last_word).await.unwrap_or_default();
+
+                let sent = timeout(patience, last_word).await.unwrap_or_default();
                 Ok((ending, sent))
             }
             Err(DriveError::PeerGone) => Err(self.ended()),
@@ -513,7 +533,8 @@ fn make_end(
             let (digest, verdicts, resume) = (agreement.digest, agreement.verdicts, request.resume);
             let filter = Filter::new(&request.wanted.selection).map_err(disk_error)?;
             let items = local_items(&system, sources, &request.wanted)?;
-            let options = SourceOptions { digest, filter, verdicts, resume };
+            let after = local_after(&request.wanted)?;
+            let options = SourceOptions { digest, filter, after, verdicts, resume };
             let source = Source::start(system, items, options, wake).map_err(disk_error)?;
             let config = SenderConfig { link, rate: agreement.rate().into(), verdicts };
             Ok(Box::new(SendEnd::new(Sender::new(clock.now(), &config), source)))
@@ -527,6 +548,7 @@ fn make_end(
                 digest: agreement.digest,
                 overwrite: request.overwrite,
                 resume: request.resume,
+                ..SinkOptions::default()
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
             let (features, verdicts) = (agreement.features.clone(), agreement.verdicts);
@@ -599,10 +621,20 @@ fn local_items(
     SourceItem::list(system, paths, &wanted.targets, base.as_deref()).map_err(disk_error)
 }
 
+/// What happens to the sources here afterwards.
+fn local_after(wanted: &Wanted) -> Result<Option<After>, ClientError> {
+    let Some(after) = &wanted.after else { return Ok(None) };
+    let move_to = after.move_to.as_ref().map(|path| absolute(Path::new(OsStr::from_bytes(path.as_bytes()))));
+    Ok(Some(After {
+        move_to: move_to.transpose()?,
+        remove_empty_folders: after.remove_empty_folders,
+        remove_empty_sources: after.remove_empty_sources,
+    }))
+}
+
 /// How many sources there are, as far as it decides how the destination is read: those of a list need a folder.
 fn source_count(named: usize, wanted: &Wanted) -> u32 {
-    let folder = wanted.listed || wanted.selection.source_base.is_some();
-    if folder { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
+    if wanted.needs_folder() { u32::MAX } else { u32::try_from(named).unwrap_or(u32::MAX) }
 }
 
 /// Whether the server understands all that the transfer needs.
@@ -613,7 +645,7 @@ fn check_features(
 ) -> Result<(), ClientError> {
     let wanted = &request.wanted;
     let needed = match request.direction {
-        Route::Upload { .. } => wanted.needed_of_a_receiver().into_iter().collect(),
+        Route::Upload { .. } => wanted.needed_of_a_receiver(),
         Route::Download { .. } => wanted.needed_of_a_sender(offer.selection.as_deref()),
     };
     if needed.iter().all(|feature| agreement.features.contains(feature)) {
@@ -703,6 +735,7 @@ fn offer(request: &TransferRequest, secret: SecretHalf, renamed: bool) -> Result
         features: Feature::ALL.to_vec(),
         selection,
         token: token(request)?,
+        after: wanted.after.clone().map(Box::new),
         secret,
     })
 }
@@ -718,8 +751,12 @@ fn token(request: &TransferRequest) -> Result<Option<Token>, ClientError> {
 
 /// The receiving side judges the files; the sending side knows what was lost.
 fn summary(ending: Ending, last_word: Option<Outcome>, elapsed: Duration) -> Summary {
-    let Ending { outcome, snapshot } = ending;
-    let sent = last_word.and_then(|outcome| outcome.sent);
+    let Ending { mut outcome, snapshot, .. } = ending;
+    let sent = last_word.as_ref().and_then(|outcome| outcome.sent);
+    // A sending server adds what it could not do about its sources.
+    if let Some(last) = last_word.filter(|last| last.failed > outcome.failed) {
+        (outcome.failed, outcome.failures) = (last.failed, last.failures);
+    }
     Summary {
         files: outcome.files,
         bytes: outcome.bytes,

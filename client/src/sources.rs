@@ -1,14 +1,21 @@
 //! What is to be sent: which of the sources, and where each of them lands. Reads the lists of `--file-list` and
 //! `--file-pair-list`, and cuts long lists into messages. Not here: looking at the sources.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use haul_proto::control::{Feature, MAX_SOURCES, PathText, Selection, Sources};
+use haul_proto::control::{AfterTransfer, Feature, LinkMode, MAX_SOURCES, PathText, Selection, Sources};
 
-use crate::config::local_error;
+use crate::cli::names::SymbolicLinks;
+use crate::config::{Route, local_error};
 use crate::error::ClientError;
+use crate::operands::{LocalEnd, PlannedRoute, Sources as Planned};
+use crate::plan::{FilterRule, Moment, Plan};
+use crate::target;
 
 /// Paths of one message, bytes: each may grow to six times its length as JSON, and a line holds 1 MiB.
 const MESSAGE_BYTES: usize = 128 << 10;
@@ -25,9 +32,117 @@ pub struct Wanted {
     pub targets: Vec<PathText>,
     /// The sources come from a list: one that is missing fails by itself, and the destination is a folder.
     pub listed: bool,
+    /// What happens to the sources afterwards.
+    pub after: Option<AfterTransfer>,
+}
+
+/// What goes where, and what of it. Reads the lists.
+///
+/// # Errors
+/// If a list or a rule cannot be read, or an end is neither file nor folder.
+pub(crate) fn of(plan: &Plan) -> Result<(Route, Wanted), ClientError> {
+    let no_path = || ClientError::Internal { message: "a route without files passed the checks".to_owned() };
+    let selection = selection(plan);
+    haul_io::disk::Filter::new(&selection)
+        .map_err(|error| ClientError::usage(error.to_string(), "quote patterns, as -E '*.tmp'"))?;
+    let path = |end: &LocalEnd| match end {
+        LocalEnd::Path(path) => Ok(path.clone()),
+        LocalEnd::Stream(_) => Err(no_path()),
+    };
+    let (route, targets, listed) = match &plan.route {
+        PlannedRoute::Upload { sources, destination } => {
+            let named = |text: &PathText| {
+                PathText::new(target::without_scheme(OsStr::from_bytes(text.as_bytes())).as_bytes())
+            };
+            let (sources, targets, listed) = match sources {
+                Planned::Named(sources) => {
+                    (sources.iter().map(path).collect::<Result<_, _>>()?, Vec::new(), false)
+                }
+                listed => {
+                    let (sources, targets) = read(listed).ok_or_else(no_path)??;
+                    let local = |source: &PathText| {
+                        PathBuf::from(OsString::from_vec(named(source).as_bytes().to_vec()))
+                    };
+                    (sources.iter().map(local).collect(), targets, true)
+                }
+            };
+            (Route::Upload { sources, destination: destination.clone() }, targets, listed)
+        }
+        PlannedRoute::Download { sources, destination } => {
+            let (sources, targets, listed) = match sources {
+                Planned::Named(sources) => (sources.clone(), Vec::new(), false),
+                listed => {
+                    let (sources, targets) = read(listed).ok_or_else(no_path)??;
+                    (sources, targets, true)
+                }
+            };
+            (Route::Download { sources, destination: path(destination)? }, targets, listed)
+        }
+    };
+    Ok((route, Wanted { selection, targets, listed, after: after(plan) }))
+}
+
+/// Sources of a list, and where they land; none if there is no list.
+#[expect(clippy::type_complexity, reason = "two lists, if there is one that can be read")]
+fn read<S>(sources: &Planned<S>) -> Option<Result<(Vec<PathText>, Vec<PathText>), ClientError>> {
+    let prefix =
+        |prefix: &Option<PathText>| prefix.as_ref().map_or_else(Vec::new, |text| text.as_bytes().to_vec());
+    match sources {
+        Planned::List { list, prefix: before } => {
+            Some(read_list(list, &prefix(before)).map(|sources| (sources, Vec::new())))
+        }
+        Planned::PairList { pair_list, prefix: before } => Some(read_pairs(pair_list, &prefix(before))),
+        // The program behind the management port names them later.
+        Planned::Managed { .. } => Some(Ok((Vec::new(), Vec::new()))),
+        Planned::Named(_) => None,
+    }
+}
+
+fn after(plan: &Plan) -> Option<AfterTransfer> {
+    let around = &plan.around;
+    let move_to = around.move_after.as_ref().map(|path| PathText::new(path.as_os_str().as_bytes()));
+    (around.remove_after || move_to.is_some()).then_some(AfterTransfer {
+        remove: around.remove_after,
+        move_to,
+        remove_empty_folders: around.remove_empty_directories,
+        remove_empty_sources: around.remove_empty_source_directory,
+    })
+}
+
+fn selection(plan: &Plan) -> Selection {
+    let wish = &plan.selection;
+    let rule = |rule: &FilterRule| match rule {
+        FilterRule::Exclude(pattern) => PathText::new([b"-", pattern.as_bytes()].concat()),
+        FilterRule::Include(pattern) => PathText::new([b"+", pattern.as_bytes()].concat()),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let moment = |moment: Moment| match moment {
+        Moment::SinceEpoch(seconds) => i64::try_from(seconds).unwrap_or(i64::MAX),
+        Moment::SecondsAgo(seconds) => i64::try_from(now).unwrap_or(0).saturating_sub_unsigned(seconds),
+    };
+    Selection {
+        more_sources: false,
+        source_base: wish.src_base.clone(),
+        filters: wish.filters.iter().map(rule).collect(),
+        exclude_newer_than: wish.exclude_newer_than.map(moment),
+        exclude_older_than: wish.exclude_older_than.map(moment),
+        symbolic_links: match wish.symbolic_links {
+            SymbolicLinks::Follow => LinkMode::Follow,
+            SymbolicLinks::Copy => LinkMode::Copy,
+            SymbolicLinks::CopyForce => LinkMode::CopyForce,
+            SymbolicLinks::Skip => LinkMode::Skip,
+        },
+        skip_special_files: wish.skip_special_files,
+    }
 }
 
 impl Wanted {
+    /// Whether the destination must be a folder, however many sources there are.
+    #[must_use]
+    pub const fn needs_folder(&self) -> bool {
+        self.listed || self.selection.source_base.is_some()
+    }
+
     /// Whether the sources of a download are told apart from the offer.
     #[must_use]
     pub fn follow_the_offer(&self, sources: &[PathText]) -> bool {
@@ -46,8 +161,9 @@ impl Wanted {
 
     /// What the server has to understand so that an upload is what the user asked for.
     #[must_use]
-    pub fn needed_of_a_receiver(&self) -> Option<Feature> {
-        self.selection.symbolic_links.copies().then_some(Feature::Links)
+    pub fn needed_of_a_receiver(&self) -> Vec<Feature> {
+        let links = self.selection.symbolic_links.copies().then_some(Feature::Links);
+        links.into_iter().chain(self.after.as_ref().map(|_| Feature::Stored)).collect()
     }
 }
 

@@ -257,7 +257,7 @@ fn usage_errors_exit_2_and_show_the_way_out() {
         (&["-p", "33001", "file", "h:"], &["did you mean -P 33001?"]),
         (&["--no-such-option", "file", "h:"], &["--no-such-option"]),
         (&["-l", "fast", "file", "h:"], &["`fast` is not a rate"]),
-        (&["--file-list", "list", "h:"], &["--file-list", "leave it out"]),
+        (&["--delete-before-transfer", "list", "h:"], &["--delete-before-transfer", "leave it out"]),
         (&["-F", "none.conf", "file", "h:"], &["none.conf: no such file"]),
     ]
     .into_iter()

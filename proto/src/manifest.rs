@@ -41,6 +41,15 @@ impl Attributes {
     pub const UNTOLD: Self =
         Self { mode: 0o777, modified_s: NO_TIME, modified_ns: 0, accessed_s: NO_TIME, accessed_ns: 0 };
 
+    /// Bit of the mode: the file has holes at the source, so it is given holes at the receiver.
+    pub const SPARSE: u32 = 1 << 31;
+
+    /// Whether the file has holes at the source.
+    #[must_use]
+    pub const fn is_sparse(&self) -> bool {
+        self.mode & Self::SPARSE != 0
+    }
+
     /// Whether times are told.
     #[must_use]
     pub const fn has_times(&self) -> bool {
@@ -217,7 +226,7 @@ fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
 
 fn attributes(reader: &mut Reader<'_>) -> Option<Attributes> {
     let attributes = Attributes {
-        mode: reader.u32()? & 0o7777,
+        mode: reader.u32()? & (0o7777 | Attributes::SPARSE),
         modified_s: reader.i64()?,
         modified_ns: reader.u32()?,
         accessed_s: reader.i64()?,

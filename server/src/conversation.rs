@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use haul_io::carrier::UdpCarrier;
 use haul_io::disk::{
-    DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
+    After, DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
     resolve_destination, resolve_renamed,
 };
 use haul_io::drive::{Clock, Drive, End};
@@ -22,7 +22,7 @@ use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choo
 use haul_proto::control::{
     Agreement, Cancel, Ceiling, ClientMessage, Direction, Feature, LineDecoder, MAX_SOURCES,
     MAX_SOURCES_BYTES, Offer, OfferedVersions, Outcome, Overwrite, PathText, Refusal, ResumeCheck,
-    SecretHalf, ServerMessage, Sources, Trouble, UdpEndpoint, encode_line, read_line,
+    SecretHalf, ServerMessage, Sources, StoredFiles, Trouble, UdpEndpoint, encode_line, read_line,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::link::LinkConfig;
@@ -181,6 +181,8 @@ struct Prepared {
     disk: Disk,
     terms: Terms,
     lease: Option<Lease>,
+    /// The client wants to hear what is stored.
+    tells_stored: bool,
     /// Where SSH came from: an address that needs no further proof.
     proven: Option<IpAddr>,
     challenge_key: SecretHalf,
@@ -227,7 +229,8 @@ fn prepare(
     carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
-    Ok(Prepared { agreement, secret, carrier, disk, terms, lease, proven, challenge_key })
+    let tells_stored = offer.after.is_some() && agreement.features.contains(&Feature::Stored);
+    Ok(Prepared { agreement, secret, carrier, disk, terms, lease, tells_stored, proven, challenge_key })
 }
 
 /// Whether anything can be there of what comes. If not, the sender need not wait for a word about each file.
@@ -265,6 +268,7 @@ fn prepare_upload(policy: &SessionPolicy, offer: &Offer, docroot: &Docroot) -> R
         digest: offer.digest,
         overwrite: offer.overwrite,
         resume: offer.resume,
+        ..SinkOptions::default()
     };
     Ok(Disk::Write(destination, options))
 }
@@ -295,11 +299,19 @@ fn prepare_download(
     if !selection.more_sources {
         check_sources(&docroot, &paths, selection.symbolic_links).map_err(path_refusal)?;
     }
+    if offer.after.is_some() && !policy.permissions.write {
+        return Err(not_permitted("remove or move what has been downloaded"));
+    }
+    let after = offer.after.as_deref().map(|after| After {
+        move_to: after.move_to.as_ref().map(|path| path.as_bytes().to_vec()),
+        remove_empty_folders: after.remove_empty_folders,
+        remove_empty_sources: after.remove_empty_sources,
+    });
     let filter = Filter::new(&selection).map_err(path_refusal)?;
     let base = selection.source_base.as_ref().map(PathText::as_bytes);
     let items = SourceItem::list(&docroot, paths, &targets, base).map_err(path_refusal)?;
     let (digest, verdicts, resume) = (offer.digest, offer.verdicts, offer.resume);
-    Ok(Disk::Read(docroot, items, SourceOptions { digest, filter, verdicts, resume }))
+    Ok(Disk::Read(docroot, items, SourceOptions { digest, filter, after, verdicts, resume }))
 }
 
 fn not_permitted(action: &str) -> Refusal {
@@ -401,7 +413,7 @@ impl Prepared {
                 receive(drive, clock, (link, features, verdicts), sink, &heard)
             }
         };
-        conclude(&speaker, result)
+        conclude(&speaker, result, self.tells_stored)
     }
 }
 
@@ -411,10 +423,11 @@ fn send(
     config: &SenderConfig,
     source: Result<Source, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
-) -> Result<Outcome, DriveError> {
+) -> Result<Ending, DriveError> {
     let mut end = SendEnd::new(Sender::new(clock.now(), config), source?);
-    let outcome = drive_to_end(drive, clock, &mut end, heard)?;
-    Ok(Outcome { sent: Some(end.counters()), ..outcome })
+    let ending = drive_to_end(drive, clock, &mut end, heard)?;
+    let outcome = Outcome { sent: Some(end.counters()), ..ending.outcome };
+    Ok(Ending { outcome, ..ending })
 }
 
 fn receive(
@@ -423,7 +436,7 @@ fn receive(
     (link, features, verdicts): (LinkConfig, Vec<Feature>, bool),
     sink: Result<Sink, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
-) -> Result<Outcome, DriveError> {
+) -> Result<Ending, DriveError> {
     let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features, verdicts };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end, heard)
@@ -434,17 +447,16 @@ fn drive_to_end(
     clock: Clock,
     end: &mut dyn End,
     heard: &mpsc::SyncSender<Heard>,
-) -> Result<Outcome, DriveError> {
+) -> Result<Ending, DriveError> {
     let mut observe = |news| {
         if let News::Progress(snapshot) = news {
             // Not waited for: another comes soon.
             let _ = heard.try_send(Heard::Progress(Instant::now(), snapshot));
         }
     };
-    drive.run(clock, end, &mut observe).map(|Ending { outcome, snapshot }| {
+    drive.run(clock, end, &mut observe).inspect(|Ending { snapshot, .. }| {
         let rtt_ms = snapshot.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3);
         info!(rtt_ms, packets = snapshot.packets, lost = snapshot.lost_packets, "data moved");
-        outcome
     })
 }
 
@@ -459,9 +471,11 @@ fn outlet(speaker: Speaker) -> Outlet {
     })
 }
 
-fn conclude(speaker: &Speaker, result: Result<Outcome, DriveError>) -> ExitCode {
+fn conclude(speaker: &Speaker, result: Result<Ending, DriveError>, tells_stored: bool) -> ExitCode {
     match result {
-        Ok(outcome) => {
+        Ok(Ending { outcome, stored, .. }) => {
+            let stored = if tells_stored { StoredFiles::messages(&stored) } else { Vec::new() };
+            stored.into_iter().for_each(|stored| speaker.say(&ServerMessage::Stored(stored)));
             info!(files = outcome.files, bytes = outcome.bytes, failed = outcome.failed, "transfer ended");
             speaker.say(&ServerMessage::Outcome(outcome));
             ExitCode::SUCCESS
@@ -540,6 +554,9 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
                 }
                 Ok(Some(ClientMessage::SetRate(wish))) => {
                     let _ = heard.send(Heard::Wish(wish));
+                }
+                Ok(Some(ClientMessage::Stored(stored))) => {
+                    let _ = commands.send(Command::PeerStored(stored));
                 }
                 Ok(Some(ClientMessage::Offer(_))) => noise.on_line("a second offer"),
                 Ok(Some(ClientMessage::Sources(_))) => noise.on_line("sources after the agreement"),

@@ -12,7 +12,7 @@ use russh::keys::{Certificate, HashAlg, PublicKey};
 use russh::server::{Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::mpsc;
-use tracing::{Span, debug, info, warn};
+use tracing::{Instrument as _, Span, debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::auth::{Attempt, Credential, Denied};
@@ -208,12 +208,17 @@ impl Handler {
         Ok(())
     }
 
-    /// Runs a command of the pages, which is done at once.
-    fn run(&mut self, id: ChannelId, command: &Command, session: &mut Session) -> Result<(), russh::Error> {
+    /// Runs a command of the pages. It takes moments, and nothing else is on this connection.
+    async fn run(
+        &mut self,
+        id: ChannelId,
+        command: &Command,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         let Some(user) = self.user.clone().filter(|_| self.waiting.remove(&id).is_some()) else {
             return session.channel_failure(id);
         };
-        let said = self.span.in_scope(|| command.run(&self.front, &user, self.connection.local));
+        let said = command.run(&self.front, &user, self.connection.local).instrument(self.span.clone()).await;
         session.channel_success(id)?;
         session.extended_data(id, STDERR, said.err.into_bytes())?;
         session.data(id, said.out.into_bytes())?;
@@ -471,7 +476,7 @@ impl russh::server::Handler for Handler {
             return self.start(channel, session).await;
         }
         if let Some(command) = Command::parse(data) {
-            return self.run(channel, &command, session);
+            return self.run(channel, &command, session).await;
         }
         let command = shown(&String::from_utf8_lossy(data));
         self.span.in_scope(|| info!(?command, "command refused"));

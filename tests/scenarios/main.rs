@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod after;
 mod ascp;
 mod emulator;
 mod file_crypt;
@@ -15,6 +16,7 @@ mod graph;
 mod hostile;
 mod https;
 mod identities;
+mod json;
 mod kill;
 mod logins;
 mod management;
@@ -23,7 +25,9 @@ mod rates;
 mod refusals;
 mod resume;
 mod retry;
+mod selection;
 mod send_errors;
+mod sparse;
 mod stats;
 mod transfer;
 mod wan;

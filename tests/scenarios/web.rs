@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use haul_tests::harness::{Server, ServerOptions, USER, children_of};
+use haul_tests::harness::{Server, ServerOptions, USER, children_of, wait_until};
 use haul_tests::require::require;
 use haul_tests::tree::make_file;
 
@@ -148,4 +149,123 @@ fn files_come_whole_in_parts_and_as_an_archive_from_a_process_of_the_user() {
     let uid = |text: &str| text.lines().find(|line| line.starts_with("Uid:")).map(str::to_owned);
     let own = fs::read_to_string("/proc/self/status").unwrap();
     assert!(!nix::unistd::geteuid().is_root() || uid(&status) != uid(&own), "{status}");
+}
+
+/// The headers of every tus request, and those of this one.
+fn tus<'a>(method: &'a str, headers: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["-X", method, "-H", "Tus-Resumable: 1.0.0"];
+    for header in headers {
+        all.extend(["-H", header]);
+    }
+    all
+}
+
+#[test]
+fn an_upload_goes_on_after_a_restart_and_replaces_nothing_unasked() {
+    if !needed("browser uploads") {
+        return;
+    }
+    let mut visit = Visit::start();
+    let source = visit.server.directory().join("source");
+    make_file(&source, 9 * MIB, 4);
+    let content = fs::read(&source).unwrap();
+    let create = |visit: &Visit, metadata: &str| {
+        let metadata = format!("Upload-Metadata: {metadata}");
+        let url = visit.url("/upload/");
+        let mut arguments = tus("POST", &["Upload-Length: 9437184", &metadata]);
+        arguments.extend(["-D", "-", "--http1.1", &url]);
+        String::from_utf8(visit.body(&arguments)).unwrap()
+    };
+    let name = "filename ZmlsZSDDvC5iaW4="; // "file ü.bin"
+    let created = create(&visit, name);
+    assert!(created.starts_with("HTTP/1.1 201"), "{created}");
+    let place = created.lines().find_map(|line| line.strip_prefix("location: ")).unwrap().trim().to_owned();
+    let send = |visit: &Visit, from: usize, to: usize| {
+        let part = visit.server.directory().join("part");
+        fs::write(&part, &content[from..to]).unwrap();
+        let (offset, data) = (format!("Upload-Offset: {from}"), format!("@{}", part.display()));
+        let url = visit.url(&place);
+        let mut arguments = tus("PATCH", &[&offset, "Content-Type: application/offset+octet-stream"]);
+        arguments.extend(["--data-binary", &data, &url]);
+        visit.status(&arguments)
+    };
+    assert_eq!(send(&visit, 0, 4_000_000), "204");
+    assert!(!visit.page("/files/").contains(".haul-"), "what is under way is in no listing");
+    visit.server.kill();
+    visit.server.restart();
+    let url = visit.url(&place);
+    let mut ask = tus("HEAD", &[]);
+    ask.extend(["-I", "--http1.1", &url]);
+    let told = String::from_utf8(visit.body(&ask)).unwrap();
+    assert!(told.contains("upload-offset: 4000000"), "the session and the upload are still there: {told}");
+    assert_eq!(send(&visit, 3_000_000, 4_000_000), "409", "another place");
+    assert_eq!(send(&visit, 4_000_000, content.len()), "204");
+    assert!(equal(&visit.server.docroot().join("file ü.bin"), &content));
+    assert!(create(&visit, name).starts_with("HTTP/1.1 409"), "the user is asked");
+    assert!(create(&visit, "filename Li4vZXZpbA==").starts_with("HTTP/1.1 400"), "../evil");
+    let form = format!("file=@{};filename=file ü.bin", source.display());
+    assert_eq!(visit.status(&["-F", "existing=rename", "-F", &form, &visit.url("/files/")]), "303");
+    assert!(equal(&visit.server.docroot().join("file ü (2).bin"), &content));
+    assert_eq!(visit.status(&["-d", "name=new folder", &visit.url("/folder/")]), "303");
+    assert!(visit.server.docroot().join("new folder").is_dir());
+    let left: Vec<_> =
+        fs::read_dir(visit.server.docroot()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn a_shared_link_opens_what_is_shared_so_often_and_nothing_else() {
+    if !needed("shared links") {
+        return;
+    }
+    let mut visit = Visit::start();
+    let file = visit.put("data/reads.fastq", 3 * MIB);
+    visit.put("secret", 10);
+    let content = fs::read(&file).unwrap();
+    let share = |visit: &Visit, words: &[&str]| {
+        let output = visit.ssh(&[&["share", "--host", "localhost"], words].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let stranger = |url: &str, arguments: &[&str]| {
+        let output =
+            Command::new("curl").args(["-sk", "-w", "%{http_code}"]).args(arguments).arg(url).output();
+        let mut bytes = output.unwrap().stdout;
+        let status = bytes.split_off(bytes.len() - 3);
+        (String::from_utf8(status).unwrap(), bytes)
+    };
+    let link = share(&visit, &["data/reads.fastq", "--count", "2", "--expires", "1h"]);
+    let link = link.trim();
+    assert!(link.ends_with("/reads.fastq"), "{link}");
+    let page = stranger(link, &["-H", "Accept: text/html"]);
+    assert!(String::from_utf8(page.1).unwrap().contains("Downloads left"), "a page does not count");
+    // Three parts make one download.
+    for range in ["0-999999", "1000000-1999999", "2000000-"] {
+        assert_eq!(stranger(link, &["-r", range]).0, "206", "{range}");
+    }
+    let state = visit.server.state_dir().join("web-shares.json");
+    let stored = || fs::read_to_string(&state).is_ok_and(|text| text.contains("\"sent\": 3145728"));
+    assert!(wait_until(Duration::from_secs(5), stored), "the whole download is on record");
+    visit.server.kill();
+    visit.server.restart();
+    assert_eq!(stranger(link, &[]), ("200".to_owned(), content.clone()));
+    assert_eq!(stranger(link, &[]).0, "410", "once too often");
+    let folder = share(&visit, &["data", "--password"]);
+    let mut lines = folder.lines();
+    let (link, password) = (lines.next().unwrap(), lines.next().unwrap().strip_prefix("password: ").unwrap());
+    assert_eq!(stranger(link, &[]).0, "401");
+    assert_eq!(stranger(link, &["-u", ":wrong"]).0, "401");
+    let user = format!(":{password}");
+    let inside = format!("{link}reads.fastq");
+    assert_eq!(stranger(&inside, &["-u", &user]), ("200".to_owned(), content));
+    for path in ["../secret", "%2e%2e/secret", "x/../../secret"] {
+        assert_eq!(stranger(&format!("{link}{path}"), &["-u", &user, "--path-as-is"]).0, "404", "{path}");
+    }
+    assert_ne!(stranger(&inside, &["-u", &user, "-X", "DELETE"]).0, "204");
+    let listed = String::from_utf8(visit.ssh(&["shares"]).stdout).unwrap();
+    assert!(listed.contains("2 of 2 downloads") && listed.contains("/data/"), "{listed}");
+    let id = listed.lines().find(|line| line.ends_with("/data/")).unwrap().split_whitespace().next().unwrap();
+    assert!(visit.ssh(&["unshare", id]).status.success());
+    assert_eq!(stranger(&inside, &["-u", &user]).0, "410");
+    assert!(!visit.ssh(&["share", "../secret"]).status.success());
 }

@@ -13,5 +13,6 @@ pub mod bench;
 pub mod harness;
 pub mod require;
 pub mod rng;
+pub mod schema;
 pub mod tree;
 pub mod wan;

@@ -328,6 +328,9 @@ pub struct OutputOptions {
     /// Report as JSON on stdout, one object a line; take rate changes as JSON on stdin
     #[arg(long)]
     pub json: bool,
+    /// Print the JSON Schema of what --json reports, and do nothing else
+    #[arg(long, exclusive = true, hide_short_help = true)]
+    pub json_schema: bool,
     /// Write rate, delay, loss and state to FILE as CSV, ten rows a second
     #[arg(long, value_name = "FILE", value_parser = values::stats_file())]
     pub stats: Option<PathBuf>,

@@ -99,6 +99,23 @@ impl<S: Source> hyper::body::Body for Pulled<S> {
     }
 }
 
+/// The next data of a body, trailers passed over; `None` at its end.
+pub async fn next_data<B>(body: &mut B) -> Option<Result<Bytes, B::Error>>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    loop {
+        match std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(Ok(data));
+                }
+            }
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
 /// Reads a short body whole; `None` if it is longer than `limit`.
 ///
 /// # Errors
@@ -108,13 +125,12 @@ where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
     let mut bytes = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        if let Ok(data) = frame?.into_data() {
-            if bytes.len() + data.len() > limit {
-                return Ok(None);
-            }
-            bytes.extend_from_slice(&data);
+    while let Some(data) = next_data(&mut body).await {
+        let data = data?;
+        if bytes.len() + data.len() > limit {
+            return Ok(None);
         }
+        bytes.extend_from_slice(&data);
     }
     Ok(Some(bytes))
 }

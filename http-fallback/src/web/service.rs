@@ -29,7 +29,7 @@ use super::disposition::{attachment, safe_name};
 use super::listing::{self, View};
 use super::percent::{Query, decode, encode_path};
 use super::zip::{Plan, ZipError};
-use super::{download, handover};
+use super::{download, form, handover, upload};
 
 /// Header by which the front confines a request to a folder, which may then only be read: a percent-encoded path.
 pub const BASE: &str = "haul-base";
@@ -107,7 +107,7 @@ impl Refused {
         Self { status, message: message.into() }
     }
 
-    fn forbidden(what: &str) -> Self {
+    pub(super) fn forbidden(what: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             format!("your account may not {what} here; ask the operator of this server"),
@@ -216,6 +216,9 @@ async fn route(files: &Files, request: Request<Incoming>) -> Result<Response<Bod
             blocking(move || browse(&files, &path, &request, head)).await
         }
         ("zip", &(Method::GET | Method::HEAD)) => blocking(move || zip(files, &path, head)).await,
+        ("files", &Method::POST) => form::store(files, path, request).await,
+        ("folder", &Method::POST) => form::make_folder(files, path, request).await,
+        ("upload", _) => upload::serve(files, path, request).await,
         ("about", &Method::GET) => blocking(move || about(&files, &path)).await,
         _ => Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")),
     }
@@ -230,7 +233,7 @@ fn confined(files: &Files, request: &Request<Incoming>) -> Result<Files, Refused
 }
 
 /// Runs what waits for the disk on a thread for such work.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<T, Refused> {
     spawn_blocking(work).await.unwrap_or_else(|error| {

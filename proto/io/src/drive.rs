@@ -2,11 +2,12 @@
 //! socket, the waker, or the machine's next deadline. Not here: rules of the protocol.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver as Inbox, TryRecvError};
 use std::time::{Duration, Instant};
 
-use haul_proto::control::{Cancel, Outcome, Trouble};
+use haul_proto::control::{Cancel, Outcome, StoredFiles, Trouble};
 use haul_proto::link::{Link, Transmit};
 use haul_proto::rate::RateConfig;
 use haul_proto::stats::{Sample, Snapshot};
@@ -42,6 +43,8 @@ pub enum Command {
     PeerOutcome(Outcome),
     /// The peer gave up.
     PeerCancelled(Cancel),
+    /// The receiving peer told what it has stored.
+    PeerStored(StoredFiles),
     /// The control channel is gone.
     PeerGone,
     /// Other rate settings are in force.
@@ -59,6 +62,8 @@ pub struct Ending {
     pub outcome: Outcome,
     /// The last progress.
     pub snapshot: Snapshot,
+    /// Files that this end has stored, by their numbers.
+    pub stored: Vec<Range<u64>>,
 }
 
 /// Why a transfer did not end in good order.
@@ -156,6 +161,14 @@ pub trait End {
     fn poll_outcome(&self) -> Option<Outcome>;
     /// Whether it is for the peer to say how the transfer ended.
     fn takes_outcome(&self) -> bool;
+    /// The receiving peer has stored these files.
+    fn handle_stored(&mut self, _stored: &StoredFiles) {}
+    /// Files that this end has stored, by their numbers.
+    fn stored(&self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
+    /// The transfer has ended so: does what is left to be done about the sources, and adds what of it failed.
+    fn settle(&mut self, _outcome: &mut Outcome) {}
     /// Last datagrams before the end.
     fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
     /// Progress.
@@ -320,6 +333,10 @@ impl Drive {
                     end.set_rate(now, config);
                     continue;
                 }
+                Ok(Command::PeerStored(stored)) => {
+                    end.handle_stored(&stored);
+                    continue;
+                }
                 Ok(Command::Verdicts(line)) => {
                     end.handle_verdicts(&line)?;
                     continue;
@@ -386,7 +403,9 @@ impl Drive {
             let bytes = buffer.get(..transmit.length).unwrap_or_default();
             self.carrier.send(&transmit, bytes);
         }
-        Ending { outcome, snapshot: end.snapshot() }
+        let mut outcome = outcome;
+        end.settle(&mut outcome);
+        Ending { outcome, snapshot: end.snapshot(), stored: end.stored() }
     }
 
     fn wait(&self, time: Duration, for_room: bool) -> Result<(), DriveError> {

@@ -1,12 +1,14 @@
 //! The two ends of a transfer, each a machine of the core joined to its disk.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
-use haul_proto::control::{Outcome, SentCounters};
+use haul_proto::control::{Outcome, SentCounters, StoredFiles};
 use haul_proto::link::{Link, Transmit};
+use haul_proto::range_set::RangeSet;
 use haul_proto::rate::RateConfig;
-use haul_proto::receiver::Receiver;
+use haul_proto::receiver::{Receiver, note_failure};
 use haul_proto::sender::Sender;
 use haul_proto::stats::{Sample, Snapshot};
 use haul_proto::verdict::Verdicts;
@@ -19,13 +21,15 @@ use crate::drive::{DriveError, End};
 pub struct SendEnd {
     sender: Sender,
     source: Source,
+    /// Files that the other side has stored.
+    stored: RangeSet,
 }
 
 impl SendEnd {
     /// Joins a sender to what it sends.
     #[must_use]
     pub const fn new(sender: Sender, source: Source) -> Self {
-        Self { sender, source }
+        Self { sender, source, stored: RangeSet::new() }
     }
 
     /// What was sent, for the other side's summary.
@@ -120,6 +124,22 @@ impl End for SendEnd {
         None
     }
 
+    fn handle_stored(&mut self, stored: &StoredFiles) {
+        stored.add_to(&mut self.stored);
+    }
+
+    fn settle(&mut self, outcome: &mut Outcome) {
+        let settled = self.source.settle(&self.stored);
+        if settled.files > 0 || !settled.failures.is_empty() {
+            tracing::info!(
+                files = settled.files,
+                failed = settled.failures.len(),
+                "sources removed or moved"
+            );
+        }
+        settled.failures.into_iter().for_each(|failure| note_failure(outcome, failure));
+    }
+
     fn snapshot(&self) -> Snapshot {
         self.sender.snapshot()
     }
@@ -205,6 +225,10 @@ impl End for ReceiveEnd {
     fn takes_outcome(&self) -> bool {
         // Whether all has arrived is for this end to say.
         false
+    }
+
+    fn stored(&self) -> Vec<Range<u64>> {
+        self.sink.stored()
     }
 
     fn farewell(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::after::{AfterTransfer, StoredFiles};
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
 use super::selection::{Feature, Selection, Sources, known_features};
@@ -24,6 +25,8 @@ pub enum ClientMessage {
     Sources(Sources),
     /// Other rate settings are wished for from now on.
     SetRate(RateTerms),
+    /// What the receiving client has stored; comes before its outcome, if the offer holds `after`.
+    Stored(StoredFiles),
     /// What the receiving client needs of the next files.
     Verdicts(Verdicts),
     /// How the transfer ended as the client sees it. Sent by the receiving client when all is on disk.
@@ -43,6 +46,8 @@ pub enum ServerMessage {
     /// The rate settings in force from now on: the answer to [`ClientMessage::SetRate`], or a change of what the server
     /// allows.
     Rate(RateGrant),
+    /// What the receiving server has stored; comes before its outcome, if the offer holds `after`.
+    Stored(StoredFiles),
     /// What the receiving server needs of the next files.
     Verdicts(Verdicts),
     /// How the transfer ended as the server sees it. The conversation ends.
@@ -262,6 +267,9 @@ pub struct Offer {
     /// What the application behind the transfer shows to be allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// What happens to the sources afterwards. None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Box<AfterTransfer>>,
     /// The client's half of the session's secret.
     pub secret: SecretHalf,
 }
@@ -554,6 +562,7 @@ mod tests {
             features: Vec::new(),
             selection: None,
             token: None,
+            after: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

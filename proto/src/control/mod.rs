@@ -5,6 +5,7 @@
 //! the data moves, other rate settings may be wished for ([`RateTerms`]) and granted ([`RateGrant`]); after it has moved
 //! the receiver tells the [`Outcome`]. Either side may [`Cancel`] at any time.
 
+mod after;
 mod codec;
 mod message;
 pub mod negotiation;
@@ -13,6 +14,7 @@ mod rate_terms;
 mod selection;
 mod token;
 
+pub use after::{AfterTransfer, MAX_STORED_RANGES, StoredFiles};
 pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
 pub use message::*;
 pub use path_text::PathText;

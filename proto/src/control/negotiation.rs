@@ -181,6 +181,7 @@ mod tests {
             features: Vec::new(),
             selection: None,
             token: None,
+            after: None,
             secret: SecretHalf::new([1; 32]),
         }
     }

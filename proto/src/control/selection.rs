@@ -25,11 +25,13 @@ pub enum Feature {
     Selection,
     /// LINK records.
     Links,
+    /// The receiver tells which files it has stored, and the offer's `after` is heeded.
+    Stored,
 }
 
 impl Feature {
     /// All that this crate knows.
-    pub const ALL: [Self; 2] = [Self::Selection, Self::Links];
+    pub const ALL: [Self; 3] = [Self::Selection, Self::Links, Self::Stored];
 
     /// What both know of `offered`.
     #[must_use]

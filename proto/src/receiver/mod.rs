@@ -438,7 +438,8 @@ impl Receiver {
 /// [`MAX_LINE_BYTES`](crate::control::MAX_LINE_BYTES).
 const MAX_FAILURE_BYTES: usize = 700;
 
-fn note_failure(outcome: &mut Outcome, failure: EntryFailure) {
+/// Counts a failure, and lists it if there is room.
+pub fn note_failure(outcome: &mut Outcome, failure: EntryFailure) {
     outcome.failed += 1;
     if outcome.failures.len() < MAX_REPORTED_FAILURES {
         // The end of a path tells more than its start.

@@ -1,6 +1,6 @@
 //! The files of who is signed in: folders as pages, content passed on, uploads handed over.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use haul_http_fallback::web::body::Body;
 use haul_http_fallback::web::listing::Listing;
@@ -24,7 +24,7 @@ pub(super) async fn serve(visit: Visit, area: &str, rest: &str) -> Result<Respon
         path: format!("/{area}/{}{query}", encode_path(&path)),
         base: None,
         headers: &visit.headers,
-        body: visit.body,
+        body: visit.body.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
     match ask(&visit.front.web.pool, &user, request).await {
         Answer::Content(response) if folder_form && response.status().is_success() => Ok(reply::see_other(
@@ -64,7 +64,7 @@ fn page(user: &Arc<UserEntry>, rest: &str, path: &[u8], json: &[u8]) -> Result<R
         path,
         listing: &listing,
         user: Some(&user.name),
-        writable: false,
+        writable: user.permissions.write,
         readable: user.permissions.read,
         archive: &archive,
         note: None,

@@ -10,5 +10,6 @@ mod files;
 pub(crate) mod pool;
 mod proxy;
 mod reply;
+mod shared;
 pub(crate) mod site;
 pub(crate) mod worker;

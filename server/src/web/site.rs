@@ -13,14 +13,16 @@ use haul_http_fallback::web::assets;
 use haul_http_fallback::web::body::{self, Body, read_short};
 use haul_http_fallback::web::percent::{Query, decode};
 use haul_http_fallback::web::sessions::{ABSOLUTE, LINK_LIFE, Links, Sessions};
+use haul_http_fallback::web::shares::Shares;
 use haul_http_fallback::web::store::Store;
-use hyper::header::{COOKIE, HOST, HeaderMap, IF_NONE_MATCH, ORIGIN};
+use hyper::header::{COOKIE, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, info};
 
 use super::pool::Pool;
 use super::reply::{self, Refusal, wants_html};
-use super::{account, files};
+use super::shared::Doors;
+use super::{account, files, shared};
 use crate::config::{Config, UserEntry};
 use crate::error::ServerError;
 use crate::front::{Front, Options};
@@ -37,6 +39,8 @@ pub(crate) struct Web {
     pub(super) pool: Arc<Pool>,
     sessions: Mutex<Sessions>,
     links: Mutex<Links>,
+    shares: Mutex<Shares>,
+    pub(super) doors: Doors,
 }
 
 impl Web {
@@ -48,10 +52,18 @@ impl Web {
             path: path.clone(),
             reason: format!("who is signed in cannot be read: {error}"),
         })?;
+        let store = Store::new(&config.state_dir, "web-shares.json");
+        let path = store.path().to_owned();
+        let shares = Shares::load(store, now()).map_err(|error| ServerError::StateDir {
+            path: path.clone(),
+            reason: format!("what is shared cannot be read: {error}"),
+        })?;
         Ok(Self {
             pool: Arc::new(Pool::new(options.worker_program.clone())),
             sessions: Mutex::new(sessions),
             links: Mutex::default(),
+            shares: Mutex::new(shares),
+            doors: Doors::new().map_err(ServerError::Runtime)?,
         })
     }
 
@@ -61,6 +73,10 @@ impl Web {
 
     pub(super) fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A one-time link for a user: its path and how many minutes it lives.
@@ -89,7 +105,8 @@ pub(super) struct Visit {
     pub(super) path: String,
     pub(super) query: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: RequestBody,
+    /// Behind a lock only so that a visit can be shared between tasks.
+    pub(super) body: Mutex<RequestBody>,
     /// Who is signed in.
     pub(super) user: Option<Arc<UserEntry>>,
 }
@@ -99,6 +116,11 @@ async fn handle(State(front): State<Arc<Front>>, request: Request<RequestBody>) 
     let Some(caller) = parts.extensions.remove::<Caller>() else {
         return Response::new(RequestBody::from("no caller"));
     };
+    // HTTP/2 names the host in the address of the request.
+    if let (None, Some(authority)) = (parts.headers.get(HOST), parts.uri.authority()) {
+        let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("host"));
+        parts.headers.insert(HOST, host);
+    }
     let tls = caller.tls;
     let html = wants_html(&parts.headers);
     let visit = Visit {
@@ -109,7 +131,7 @@ async fn handle(State(front): State<Arc<Front>>, request: Request<RequestBody>) 
         headers: parts.headers,
         front,
         caller,
-        body,
+        body: Mutex::new(body),
     };
     if visit.user.is_some() {
         visit.caller.place.on_login();
@@ -144,6 +166,7 @@ async fn route(visit: Visit) -> Result<Response<Body>, Refusal> {
         ("link", true) => account::link_page(&visit, rest),
         ("link", false) => account::redeem_link(&visit, rest),
         ("signout", false) => Ok(account::sign_out(&visit)),
+        ("s", _) => shared::serve(visit, rest).await,
         ("files" | "zip" | "upload" | "folder", _) => files::serve(visit, area, rest).await,
         _ => Err(Refusal::not_found()),
     }
@@ -185,7 +208,6 @@ fn is_own_page(headers: &HeaderMap) -> bool {
         (Some(origin), Some(host)) => {
             origin.split_once("://").is_some_and(|(_, authority)| authority == host)
         }
-        // HTTP/2 names the host in the address of the request; a browser that speaks it sends the header above.
         (Some(_), None) => false,
         (None, _) => true,
     }
@@ -199,7 +221,7 @@ impl Visit {
 
     /// The fields of a form.
     pub(super) async fn form(&mut self) -> Result<Query, Refusal> {
-        let body = std::mem::take(&mut self.body);
+        let body = std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner));
         let bytes = read_short(body, MAX_FORM).await.ok().flatten().ok_or_else(|| {
             Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -242,8 +264,6 @@ pub(super) fn decoded(path: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {

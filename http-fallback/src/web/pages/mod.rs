@@ -2,6 +2,7 @@
 //! the content security policy can forbid both.
 
 pub mod folder;
+pub mod share;
 pub mod sign_in;
 
 use super::assets;
@@ -25,7 +26,7 @@ const ICONS: &str = concat!(
 
 /// A drawing.
 fn icon(name: &str) -> String {
-    format!(r##"<svg class="icon {name}" aria-hidden="true"><use href="#i-{name}"/></svg>"##)
+    format!(r##"<svg class="icon icon-{name}" aria-hidden="true"><use href="#i-{name}"/></svg>"##)
 }
 
 /// A whole page. `user` is who is signed in.

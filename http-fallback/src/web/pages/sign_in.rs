@@ -29,7 +29,6 @@ impl SignIn<'_> {
             .note
             .map_or_else(String::new, |note| format!(r#"<p class="note" role="alert">{}</p>"#, escape(note)));
         let form = if self.passwords { self.form() } else { String::new() };
-        let option = self.port.map_or_else(String::new, |port| format!("-P {port} "));
         let content = format!(
             r#"<section class="card narrow">
 <div class="mark">{mark}</div>
@@ -37,8 +36,6 @@ impl SignIn<'_> {
 <p>Files on this server, for those who have an account.</p>
 {note}{form}
 <p>With your SSH key: run this where your key is, and open the link that it prints.</p>
-<pre>haul link {option}{user}@{host}</pre>
-<p>Without haul:</p>
 <pre>ssh -p {port} {user}@{host} link</pre>
 </section>"#,
             mark = icon("key"),

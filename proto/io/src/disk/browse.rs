@@ -318,6 +318,12 @@ impl Growing {
         self.folder.unlink(&self.name).map_err(|errno| DiskError::system("remove", &self.path, errno))
     }
 
+    /// An error about this file that is not the system's.
+    #[must_use]
+    pub fn refused(&self, trouble: Trouble, reason: &str) -> DiskError {
+        DiskError::new("name", &self.path, trouble, reason)
+    }
+
     fn failed(&self, action: &'static str, error: &std::io::Error) -> DiskError {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
         DiskError::system(action, &self.path, errno)

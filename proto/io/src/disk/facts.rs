@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) identity: (u64, u64),
     pub(super) size: u64,
     pub(super) mode: u32,
+    /// A file that takes less room than its size: it has holes, or is compressed.
+    pub(super) sparse: bool,
     modified: (i64, u32),
     accessed: (i64, u32),
     changed: (i64, u32),
@@ -35,7 +37,7 @@ impl Facts {
 
     pub(super) const fn attributes(&self) -> Attributes {
         Attributes {
-            mode: self.mode,
+            mode: self.mode | if self.sparse { Attributes::SPARSE } else { 0 },
             modified_s: self.modified.0,
             modified_ns: self.modified.1,
             accessed_s: self.accessed.0,
@@ -70,6 +72,7 @@ impl From<&FileStat> for Facts {
             identity: (stat.st_dev, stat.st_ino),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mode: stat.st_mode & 0o7777,
+            sparse: kind == Kind::File && stat.st_blocks.saturating_mul(512) < stat.st_size,
             modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
             accessed: (stat.st_atime, nanoseconds(stat.st_atime_nsec)),
             changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use haul_proto::manifest::{Attributes, is_component};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, readlinkat, renameat, renameat2};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
@@ -103,6 +103,16 @@ impl Folder {
     /// Gives a file its final name; what stands there is replaced.
     pub(super) fn rename(&self, from: &[u8], to: &[u8]) -> nix::Result<()> {
         renameat(&self.0, checked(from)?, &self.0, checked(to)?)
+    }
+
+    /// Moves a file into another folder; what stands there is not replaced.
+    pub(super) fn move_to(&self, from: &[u8], folder: &Self, to: &[u8]) -> nix::Result<()> {
+        renameat2(&self.0, checked(from)?, &folder.0, checked(to)?, RenameFlags::RENAME_NOREPLACE)
+    }
+
+    /// Removes an empty folder.
+    pub(super) fn remove_folder(&self, name: &[u8]) -> nix::Result<()> {
+        unlinkat(&self.0, checked(name)?, UnlinkatFlags::RemoveDir)
     }
 
     /// Removes a file.

@@ -4,6 +4,7 @@
 //! [`Sink`] stores what is received, and no file stands under its final name before it is whole and its digest agrees.
 //! Not here: when to read or write (the machines of [`haul_proto`] decide), sockets, settings.
 
+mod after;
 mod at_once;
 pub mod browse;
 mod destination;
@@ -24,10 +25,12 @@ mod read;
 mod round_trip;
 mod sink;
 mod source;
+mod sparse;
 mod tree_digest;
 mod walk;
 mod write;
 
+pub use after::{After, Settled};
 pub use destination::{Destination, resolve_destination, resolve_renamed};
 pub use docroot::Docroot;
 pub use filter::Filter;

@@ -8,7 +8,7 @@ use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwrite;
-use nix::unistd::fdatasync;
+use nix::unistd::{fdatasync, ftruncate};
 
 use super::facts::Kind;
 use super::folder::{Folder, set_mode, set_times};
@@ -24,6 +24,8 @@ pub(super) struct Final<'a> {
     /// With the mode it shall have.
     pub(super) attributes: Attributes,
     pub(super) preserve_times: bool,
+    /// It may end with a hole.
+    pub(super) sparse: bool,
 }
 
 /// Name of the partial file.
@@ -32,9 +34,9 @@ pub(super) fn partial_name(session: &str, file: &FileEntry) -> Vec<u8> {
 }
 
 /// Makes the partial file and reserves its room, so that a full disk is known before the data flows.
-pub(super) fn create(folder: &Folder, name: &[u8], size: u64) -> nix::Result<OwnedFd> {
+pub(super) fn create(folder: &Folder, name: &[u8], file: &FileEntry) -> nix::Result<OwnedFd> {
     let descriptor = folder.create_file(name)?;
-    match reserve(&descriptor, size) {
+    match reserve(&descriptor, file) {
         Ok(()) => Ok(descriptor),
         Err(errno) => {
             let _ = folder.unlink(name);
@@ -43,12 +45,12 @@ pub(super) fn create(folder: &Folder, name: &[u8], size: u64) -> nix::Result<Own
     }
 }
 
-/// Reserves the room of a large file.
-pub(super) fn reserve(descriptor: &OwnedFd, size: u64) -> nix::Result<()> {
-    if size < LARGE_FILE {
+/// Reserves the room of a large file. One with holes needs less, nobody knows how much.
+pub(super) fn reserve(descriptor: &OwnedFd, file: &FileEntry) -> nix::Result<()> {
+    if file.size < LARGE_FILE || file.attributes.is_sparse() {
         return Ok(());
     }
-    let length = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+    let length = i64::try_from(file.size).map_err(|_| Errno::EFBIG)?;
     loop {
         match fallocate(descriptor, FallocateFlags::empty(), 0, length) {
             Err(Errno::EINTR) => {}
@@ -116,6 +118,9 @@ pub(super) fn settle(
         Ok(Kind::Special) => return Err(Errno::EEXIST),
         // A link is replaced, never followed.
         Ok(Kind::File | Kind::Link) | Err(_) => {}
+    }
+    if wanted.sparse {
+        ftruncate(file, i64::try_from(size).map_err(|_| Errno::EFBIG)?)?;
     }
     set_mode(file, wanted.attributes.mode)?;
     if wanted.preserve_times {

@@ -20,6 +20,7 @@ use nix::sys::uio::pread;
 use super::at_once::AtOnce;
 use super::facts::Facts;
 use super::helper::Work;
+use super::sparse::is_hole;
 use super::tree_digest::TreeDigest;
 use super::walk::Listed;
 use super::{DiskError, Docroot, SourceEvent};
@@ -284,7 +285,9 @@ impl OpenOn<'_> {
         if listed.facts.size > BLOCK_BYTES {
             // Only a hint.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-            self.reading.at_once = AtOnce::of(&file, !matches!(self.reading.digest, Hashing::None));
+            if !facts.sparse {
+                self.reading.at_once = AtOnce::of(&file, !matches!(self.reading.digest, Hashing::None));
+            }
         }
         self.reading.open = Some(file);
         Ok(())
@@ -358,6 +361,11 @@ impl Reading {
 
     fn read(&self, offset: u64, mut into: &mut [u8]) -> Result<(), Trouble> {
         let file = self.open.as_ref().ok_or(Trouble::Internal)?;
+        // One that has become shorter is found out at its end.
+        if self.listed.facts.sparse && is_hole(file, offset, into.len() as u64) {
+            into.fill(0);
+            return Ok(());
+        }
         let mut offset = i64::try_from(offset).map_err(|_| Trouble::Internal)?;
         while !into.is_empty() {
             match pread(file, into, offset) {

@@ -1,7 +1,11 @@
 //! The receiving disk: stores what the receiver hands over. Not here: what belongs where.
 
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use haul_proto::control::{Digest, Overwrite, ResumeCheck};
 use haul_proto::disk::{DiskDone, DiskRequest};
+use haul_proto::range_set::RangeSet;
 
 use super::helper::Helper;
 use super::write::Writer;
@@ -16,6 +20,8 @@ pub struct SinkOptions {
     pub preserve_times: bool,
     /// Digest to check each file against.
     pub digest: Digest,
+    /// Numbers of the files that are under their names; filled in while they get there.
+    pub stored: Arc<Mutex<RangeSet>>,
     /// What happens to files that stand there.
     pub overwrite: Overwrite,
     /// How unfinished files are continued; they are kept unless it is none.
@@ -25,6 +31,7 @@ pub struct SinkOptions {
 /// The receiving disk of a session. Dropping it removes what is unfinished.
 #[derive(Debug)]
 pub struct Sink {
+    stored: Arc<Mutex<RangeSet>>,
     writer: Helper<Writer>,
 }
 
@@ -38,7 +45,15 @@ impl Sink {
         options: SinkOptions,
         notify: impl Fn() + Send + 'static,
     ) -> Result<Self, DiskError> {
-        Ok(Self { writer: Helper::start("haul-write", Writer::new(destination, options), notify)? })
+        let stored = Arc::clone(&options.stored);
+        Ok(Self { stored, writer: Helper::start("haul-write", Writer::new(destination, options), notify)? })
+    }
+
+    /// The files that are under their names, by their numbers. They are durable once the disk has answered to
+    /// [`DiskRequest::Finish`].
+    #[must_use]
+    pub fn stored(&self) -> Vec<Range<u64>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Hands over a request. Requests are done in the order in which they come.

@@ -11,13 +11,15 @@ use std::thread::JoinHandle;
 use haul_proto::constants::PENDING_FILES;
 use haul_proto::control::{Digest, LinkMode, ResumeCheck, Trouble};
 use haul_proto::manifest::Record;
+use haul_proto::range_set::RangeSet;
 use haul_proto::verdict::Decision;
 
+use super::after::Kept;
 use super::facts::Kind;
 use super::helper::{Helper, spawn};
 use super::read::Reader;
 use super::walk::Walker;
-use super::{DiskError, Docroot, Filter, SourceItem};
+use super::{After, DiskError, Docroot, Filter, Settled, SourceItem};
 
 /// Records that wait to be taken.
 const RECORDS_AHEAD: usize = 1024;
@@ -36,6 +38,8 @@ pub struct SourceOptions {
     pub resume: ResumeCheck,
     /// What is left out.
     pub filter: Filter,
+    /// What happens to files that are stored at the other side.
+    pub after: Option<After>,
 }
 
 /// Answer to a request for a block.
@@ -64,6 +68,7 @@ pub struct Source {
     decisions: Option<Sender<Decision>>,
     stop: Arc<AtomicBool>,
     walker: Option<JoinHandle<()>>,
+    kept: Option<Kept>,
 }
 
 impl Source {
@@ -83,13 +88,20 @@ impl Source {
         let (file_sender, files) = sync_channel(ahead);
         let (decisions, decided) = options.verdicts.then(channel).unzip();
         let stop = Arc::new(AtomicBool::new(false));
-        let SourceOptions { digest, filter, resume, .. } = options;
+        let SourceOptions { digest, filter, after, resume, .. } = options;
+        let kept = after.map(|after| Kept::new(root.clone(), after));
         let ended = Arc::clone(&stop);
-        let walker = Walker::new(root.clone(), filter, record_sender, file_sender, ended, notify.clone());
+        let (books, outs) = (kept.clone(), (record_sender, file_sender));
+        let walker = Walker::new(root.clone(), (filter, books), outs, ended, notify.clone());
         let reader = Reader::new(root, (digest, resume), (files, decided), Arc::clone(&stop));
         let reader = Helper::start("haul-read", reader, notify)?;
         let walker = Some(spawn("haul-walk", move || walker.run(&items))?);
-        Ok(Self { records: Some(records), reader: Some(reader), decisions, stop, walker })
+        Ok(Self { records: Some(records), reader: Some(reader), decisions, stop, walker, kept })
+    }
+
+    /// Removes or moves the files that are stored at the other side, by their numbers, if that is wished for.
+    pub fn settle(&self, stored: &RangeSet) -> Settled {
+        self.kept.as_ref().map(|kept| kept.settle(stored)).unwrap_or_default()
     }
 
     /// What is to be read of the next file.

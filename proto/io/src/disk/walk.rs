@@ -16,6 +16,7 @@ use haul_proto::layout::{Extent, Layout};
 use haul_proto::manifest::{Attributes, Record, is_component};
 use nix::dir::Dir;
 
+use super::after::Kept;
 use super::facts::{Facts, Kind};
 use super::folder::Folder;
 use super::landing::SourceItem;
@@ -66,6 +67,8 @@ impl Place<'_> {
 pub(super) struct Walker<N> {
     root: Docroot,
     filter: Filter,
+    /// Where it is noted what to do something about afterwards.
+    kept: Option<Kept>,
     records: SyncSender<Record>,
     reader: SyncSender<Listed>,
     stop: Arc<AtomicBool>,
@@ -83,15 +86,15 @@ pub(super) struct Walker<N> {
 impl<N: Fn()> Walker<N> {
     pub(super) fn new(
         root: Docroot,
-        filter: Filter,
-        records: SyncSender<Record>,
-        reader: SyncSender<Listed>,
+        (filter, kept): (Filter, Option<Kept>),
+        (records, reader): (SyncSender<Record>, SyncSender<Listed>),
         stop: Arc<AtomicBool>,
         notify: N,
     ) -> Self {
         Self {
             root,
             filter,
+            kept,
             records,
             reader,
             stop,
@@ -134,12 +137,14 @@ impl<N: Fn()> Walker<N> {
             // The folder that the user names is entered whatever the rules say.
             Kind::Folder => {
                 let parent = self.landing(above, item.base.as_deref())?;
-                self.folder(parent, name.to_vec(), path, &target)
+                self.folder(parent, name.to_vec(), path, &target)?;
+                self.note_folder(path, true);
+                Ok(())
             }
             Kind::File | Kind::Link if name.is_empty() || !self.filter.takes(&target, &facts) => Ok(()),
             Kind::File => {
                 let parent = self.landing(above, item.base.as_deref())?;
-                self.file(parent, name.to_vec(), path.to_vec(), facts)
+                self.file(parent, name.to_vec(), (path.to_vec(), &target), facts)
             }
             Kind::Link => match self.root.read_link(path) {
                 Ok(_) if self.filter.links() == LinkMode::Skip => Ok(()),
@@ -240,6 +245,7 @@ impl<N: Fn()> Walker<N> {
         for name in below {
             let (path, landed) = place.below(&name);
             self.folder(place.id, name, &path, &landed)?;
+            self.note_folder(&path, false);
         }
         self.above.pop();
         Ok(())
@@ -292,7 +298,7 @@ impl<N: Fn()> Walker<N> {
                 continue;
             }
             match facts.kind {
-                Kind::File => self.file(place.id, name, path, facts)?,
+                Kind::File => self.file(place.id, name, (path, &landed), facts)?,
                 Kind::Folder => below.push(name),
                 Kind::Link if self.filter.links() == LinkMode::Skip => {}
                 Kind::Link => match folder.read_link(&name) {
@@ -323,7 +329,19 @@ impl<N: Fn()> Walker<N> {
         }
     }
 
-    fn file(&mut self, parent: u64, name: Vec<u8>, path: Vec<u8>, facts: Facts) -> Result<(), Stopped> {
+    fn note_folder(&self, path: &[u8], named: bool) {
+        if let Some(kept) = &self.kept {
+            kept.folder(path, named);
+        }
+    }
+
+    fn file(
+        &mut self,
+        parent: u64,
+        name: Vec<u8>,
+        (path, landed): (Vec<u8>, &[u8]),
+        facts: Facts,
+    ) -> Result<(), Stopped> {
         let Some(extent) = self.layout.push(facts.size) else {
             let reason = "one transfer carries at most 2^48 bytes";
             return self.skip(&path, &DiskError::new("send", &path, Trouble::Limit, reason));
@@ -332,6 +350,9 @@ impl<N: Fn()> Walker<N> {
         self.layout.forget_below(self.layout.settled_blocks());
         self.files += 1;
         self.bytes += facts.size;
+        if let Some(kept) = &self.kept {
+            kept.file(&path, landed, facts);
+        }
         let record = Record::File { parent, name, size: facts.size, attributes: facts.attributes() };
         self.reader.send(Listed { path, facts, extent }).map_err(|_| Stopped)?;
         self.emit(record)

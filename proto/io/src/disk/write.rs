@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
 
 use haul_proto::constants::BLOCK_BYTES;
-use haul_proto::control::{Digest, ResumeCheck, Trouble};
+use haul_proto::control::{Digest, MAX_STORED_RANGES, ResumeCheck, Trouble};
 use haul_proto::disk::{
     BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry, Looked,
 };
@@ -26,6 +27,7 @@ use super::judge::{Judgement, judge};
 use super::keep::{self, BUSY, Journaling, Keep, Names, NoPartial};
 use super::link::make_link;
 use super::partial::{self, Final, partial_name};
+use super::sparse::write_around_holes;
 use super::tree_digest::TreeDigest;
 use super::{Destination, DiskError, SinkOptions, trouble_of};
 
@@ -97,8 +99,8 @@ struct Storing {
 impl Storing {
     /// Writes, however long it takes.
     fn write(&mut self, file: &FileEntry, offset: u64, bytes: &[u8]) -> nix::Result<()> {
-        if let Some(file) = &self.file {
-            partial::write_at(file, bytes, offset)?;
+        if let Some(descriptor) = &self.file {
+            write_content(descriptor, file, bytes, offset)?;
         }
         self.on_written(file, offset, bytes);
         Ok(())
@@ -355,7 +357,10 @@ impl Writer {
                     report.stored += stored;
                     match end {
                         None => {}
-                        Some(Finished::Stored) => report.finished.push(file.size),
+                        Some(Finished::Stored) => {
+                            report.finished.push(file.size);
+                            self.note_stored(file.id);
+                        }
                         Some(Finished::Found) => report.found.push(file.size),
                         Some(Finished::Wrong) => report.wrong.push(file.id),
                     }
@@ -430,7 +435,8 @@ impl Writer {
         let partly = self.options.resume == ResumeCheck::Attributes && digest.is_some();
         let part_digest = partly.then(|| TreeDigest::of_part(missing.blocks()));
         let (partial, last_used) = (names.partial, self.uses);
-        let at_once = AtOnce::of(&descriptor, digest.is_some());
+        let sparse = file.attributes.is_sparse();
+        let at_once = if sparse { AtOnce::Never } else { AtOnce::of(&descriptor, digest.is_some()) };
         let (file_open, keep, trailer) = (Some(descriptor), Some(keep), None);
         let storing =
             Storing { partial, file: file_open, at_once, last_used, digest, part_digest, trailer, keep };
@@ -512,6 +518,14 @@ impl Writer {
         })
     }
 
+    fn note_stored(&self, id: u64) {
+        let mut stored = self.options.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        // Files that fail here and there would make it long; those that are not noted stay at the source.
+        if stored.len() < MAX_STORED_RANGES {
+            stored.insert(id..id + 1);
+        }
+    }
+
     /// Stores a file that lies in one block.
     fn whole(&mut self, piece: &FilePiece, bytes: &[u8]) -> Result<Stored, Fault> {
         let file = &*piece.file;
@@ -523,8 +537,8 @@ impl Writer {
         let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
         let folder = self.folders.open(file.parent)?;
         let partial = partial_name(&self.options.session, file);
-        let written = partial::create(&folder, &partial, file.size).and_then(|descriptor| {
-            partial::write_at(&descriptor, bytes, 0)
+        let written = partial::create(&folder, &partial, file).and_then(|descriptor| {
+            write_content(&descriptor, file, bytes, 0)
                 .and_then(|()| {
                     partial::settle(&folder, &partial, &descriptor, file.size, &self.wanted(file, &name))
                 })
@@ -538,7 +552,8 @@ impl Writer {
         // Never the bits that let a file run as somebody else.
         let mode = file.attributes.mode & 0o777 & !self.umask;
         let attributes = Attributes { mode, ..file.attributes };
-        Final { name, attributes, preserve_times: self.options.preserve_times }
+        let sparse = file.attributes.is_sparse();
+        Final { name, attributes, preserve_times: self.options.preserve_times, sparse }
     }
 
     fn fault(&self, file: &FileEntry, folder: &Folder, errno: Errno) -> Fault {
@@ -619,7 +634,8 @@ impl Writer {
         let (partial, descriptor, keep) = self.create_partial(file, &folder, &name)?;
         self.open_files += 1;
         let digest = (self.options.digest == Digest::Blake3).then(|| TreeDigest::new(file.size));
-        let at_once = AtOnce::of(&descriptor, digest.is_some());
+        let sparse = file.attributes.is_sparse();
+        let at_once = if sparse { AtOnce::Never } else { AtOnce::of(&descriptor, digest.is_some()) };
         let (file, last_used, part_digest, trailer) = (Some(descriptor), self.uses, None, None);
         Ok(Storing { partial, file, at_once, last_used, digest, part_digest, trailer, keep })
     }
@@ -639,7 +655,7 @@ impl Writer {
                     // Whatever an earlier session left is not wanted, and its journal must not outlive it.
                     keep::discard_journal(folder, &names, true);
                     nix::unistd::ftruncate(&descriptor, 0).map_err(fault)?;
-                    partial::reserve(&descriptor, file.size)
+                    partial::reserve(&descriptor, file)
                         .inspect_err(|_| keep::discard(folder, &names))
                         .map_err(fault)?;
                     let keep = Keep::new(names.clone(), Identity::of(file), self.options.digest);
@@ -651,7 +667,7 @@ impl Writer {
             }
         }
         let partial = partial_name(&self.options.session, file);
-        let descriptor = partial::create(folder, &partial, file.size).map_err(fault)?;
+        let descriptor = partial::create(folder, &partial, file).map_err(fault)?;
         Ok((partial, descriptor, None))
     }
 
@@ -753,6 +769,15 @@ impl Writer {
                 None => discard(&folder, partial),
             }
         }
+    }
+}
+
+/// Writes a piece of a file; zeros of a file with holes stay holes.
+fn write_content(descriptor: &OwnedFd, file: &FileEntry, bytes: &[u8], offset: u64) -> nix::Result<()> {
+    if file.attributes.is_sparse() {
+        write_around_holes(descriptor, bytes, offset)
+    } else {
+        partial::write_at(descriptor, bytes, offset)
     }
 }
 
