@@ -51,6 +51,7 @@ mod ssh_config_lines;
 mod ssh_dash_g;
 mod ssh_program;
 pub mod stats;
+mod streams;
 pub mod target;
 
 pub use config::TransferRequest;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use haul_io::News;
 use haul_proto::control::{Direction, Failure, PathText, RateTerms};
+use haul_proto::ladder::{Reason, Rung};
 use haul_proto::stats::{Limits, Sample, Snapshot};
 use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,7 +40,7 @@ pub enum Carrier {
     #[default]
     Udp,
     /// TLS over TCP.
-    Tls,
+    Https,
     /// The SSH channel.
     Ssh,
 }
@@ -50,8 +51,18 @@ impl Carrier {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
-            Self::Tls => "tls",
+            Self::Https => "https",
             Self::Ssh => "ssh",
+        }
+    }
+}
+
+impl From<Rung> for Carrier {
+    fn from(rung: Rung) -> Self {
+        match rung {
+            Rung::Udp => Self::Udp,
+            Rung::Https => Self::Https,
+            Rung::Ssh => Self::Ssh,
         }
     }
 }
@@ -266,8 +277,20 @@ impl Presenter {
     }
 
     /// The data has moved to another carrier.
-    pub fn set_carrier(&mut self, carrier: Carrier) {
+    fn carrier_changed(&mut self, rung: Rung, reason: Reason) {
+        let carrier = Carrier::from(rung);
         self.carrier = Some(carrier);
+        tracing::info!(carrier = rung.name(), %reason, "carrier");
+        if self.json {
+            Event::Carrier { carrier, reason: reason.to_string() }.print();
+        } else {
+            self.notice(&format!("the data goes over {} now: {reason}", carrier.name()));
+        }
+    }
+
+    /// What carries the data at present.
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier.unwrap_or_default()
     }
 
     /// What the data plane tells.
@@ -275,6 +298,8 @@ impl Presenter {
         match news {
             News::Progress(snapshot) => self.progress(snapshot),
             News::Sample(sample) => self.sample(sample),
+            News::Carrier(rung, reason) => self.carrier_changed(*rung, *reason),
+            News::Open(_) => {}
         }
     }
 

@@ -10,6 +10,7 @@
 mod admission;
 mod after;
 mod ascp;
+mod carriers;
 mod emulator;
 mod file_crypt;
 mod graph;
@@ -21,6 +22,7 @@ mod kill;
 mod logins;
 mod management;
 mod openssh;
+mod proxies;
 mod rates;
 mod refusals;
 mod resume;

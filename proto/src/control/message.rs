@@ -332,6 +332,9 @@ pub struct Agreement {
     /// What both sides understand beyond the first programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
     pub features: Vec<Feature>,
+    /// Where TLS connections go; none without that carrier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<HttpsEndpoint>,
     /// What the server changed in the offer and why, one sentence each, for the user.
     #[serde(default)]
     pub changes: Vec<String>,
@@ -345,6 +348,20 @@ impl Agreement {
     pub const fn rate(&self) -> RateTerms {
         RateTerms { policy: self.policy, target_rate: self.target_rate, min_rate: self.min_rate }
     }
+}
+
+/// Where TLS connections of a session go, and how server and client recognise each other there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpsEndpoint {
+    /// TCP port of the server's HTTPS.
+    pub port: u16,
+    /// SHA-256 of its certificate in DER form.
+    pub certificate_sha256: SecretHalf,
+    /// Makes the proof that each connection shows, once.
+    pub token: SecretHalf,
+    /// `host` or `host:port` of a proxy in front of the server, whose certificate an authority vouches for; used instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// Where datagrams go.
@@ -580,6 +597,7 @@ mod tests {
             target_rate: Some(Rate::from_bps(1)),
             min_rate: None,
             dscp: None,
+            https: None,
             verdicts: false,
             renamed: false,
             features: Vec::new(),

@@ -15,7 +15,7 @@ mod selection;
 mod token;
 
 pub use after::{AfterTransfer, MAX_STORED_RANGES, StoredFiles};
-pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
+pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, mark_frames, read_line};
 pub use message::*;
 pub use path_text::PathText;
 pub use rate_terms::{Ceiling, RateGrant, RateTerms};

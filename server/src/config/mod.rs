@@ -64,6 +64,8 @@ pub struct HttpsConfig {
     pub listen: Vec<SocketAddr>,
     /// Addresses without TLS.
     pub plain_listen: Vec<SocketAddr>,
+    /// The proxy that clients reach instead.
+    pub public: Option<String>,
     /// How browsers reach the pages; none is by the name that the client knows.
     pub url: Option<String>,
     /// Certificate and key; none makes them.
@@ -295,6 +297,10 @@ fn https(table: &FilledTable) -> HttpsConfig {
     HttpsConfig {
         listen: addresses(table, "listen"),
         plain_listen: addresses(table, "plain_listen"),
+        public: match table.cell("public").map(|cell| &cell.value) {
+            Some(Value::Name(name)) => Some(name.clone()),
+            _ => None,
+        },
         url: match table.cell("url").map(|cell| &cell.value) {
             Some(Value::Url(url)) => Some(url.clone()),
             _ => None,

@@ -130,6 +130,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optional; how browsers reach the pages, for links; default: the name that the client knows"),
     setting!(Https "plain_listen" Addresses, Some("[]"), false, r#"["127.0.0.1:8080"]"#,
         "the same without TLS, for a proxy on this machine"),
+    setting!(Https "public" Name, None, false, r#""transfer.example.org""#,
+        "optional; a TLS proxy that clients reach instead, on 443, with a certificate of an authority"),
     setting!(Https "certificate" Path, None, false, r#""/etc/haul/https.pem""#,
         "optional, PEM with the chain; default: one is made in state_dir"),
     setting!(Https "key" Path, None, false, r#""/etc/haul/https.key""#, "its private key, PEM"),

@@ -196,6 +196,7 @@ fn policy(user: &UserEntry) -> Result<SessionPolicy, PolicyError> {
         max_session_rate: None,
         leased: false,
         dscp: None,
+        https: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: None,
         authorize: None,
