@@ -17,8 +17,8 @@ use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Wa
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
     Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
-    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, StoredFiles, Trouble,
-    encode_line, negotiation,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, StoredFiles, Token,
+    Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
 use haul_proto::ladder::{Allowed, Ladder, Rung};
@@ -48,6 +48,9 @@ const SAY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Changes of one grant that are shown.
 const MOST_CHANGES: usize = 8;
+
+/// Servers that are not busy answer an offer sooner.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,10 +110,11 @@ pub struct Lasting {
 }
 
 impl Lasting {
-    /// Before the first attempt.
+    /// Before the first attempt; without an `input` the user's is opened when there is something to change.
     #[must_use]
-    pub const fn new(request: &TransferRequest) -> Self {
-        Self { input: None, listens: false, wish: request.rate(), renamed: false }
+    pub const fn new(request: &TransferRequest, input: Option<Input>) -> Self {
+        let listens = input.is_some();
+        Self { input, listens, wish: request.rate(), renamed: false }
     }
 
     /// Listens to the user from now on.
@@ -163,14 +167,18 @@ impl Conversation<'_> {
         self.granted = agreement.rate();
         let address = self.data_address(&agreement)?;
         let allowed = streams::allowed(request, &agreement)?;
-        presenter.start(&Start {
+        let start = Start {
             session: agreement.session.clone(),
             direction: direction(request),
             host: request.host.clone(),
             user: request.user.clone(),
             address: address.to_string(),
             carrier: allowed.first().map(Carrier::from).unwrap_or_default(),
-        });
+        };
+        presenter.start(&start);
+        if let Some(reporter) = presenter.management() {
+            reporter.start(&start, request, self.granted);
+        }
         presenter.set_rate(self.granted, input.is_some());
         let begun = Instant::now();
         let https = Https::new(request, &agreement, self.connection.peer_address.ip().to_string())?;
@@ -262,6 +270,11 @@ impl Conversation<'_> {
                 self.say(&ClientMessage::Sources(message)).await?;
             }
         }
+        // A queue is no failure, but whoever waits shall know.
+        if let Ok(answer) = timeout(ANSWER_PATIENCE, self.await_agreement(presenter)).await {
+            return answer;
+        }
+        presenter.notice("the server has not answered yet; it may have no free UDP port at the moment");
         self.await_agreement(presenter).await
     }
 
@@ -807,8 +820,18 @@ fn offer(request: &TransferRequest, secret: SecretHalf, renamed: bool) -> Result
         names,
         features: Feature::ALL.to_vec(),
         selection,
+        token: token(request)?,
         after: wanted.after.clone().map(Box::new),
         secret,
+    })
+}
+
+/// The application's token, as the wire takes it.
+fn token(request: &TransferRequest) -> Result<Option<Token>, ClientError> {
+    let text = request.plan.application.token.as_ref().map(|token| token.as_bytes().to_vec());
+    let token = text.map(|text| String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned()));
+    token.map(|text| text.and_then(Token::try_from)).transpose().map_err(|reason| {
+        ClientError::usage(format!("the token cannot be sent: {reason}"), "check -W or HAUL_TOKEN")
     })
 }
 

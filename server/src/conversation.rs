@@ -40,6 +40,7 @@ use crate::policy::SessionPolicy;
 use crate::shares::lease::{Lease, LeaseError};
 use crate::shares::terms::{Heard, Keeper, Terms, WAITING};
 use crate::speaker::Speaker;
+use crate::{authorize, udp_port};
 
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("hauld ", env!("CARGO_PKG_VERSION"));
@@ -76,7 +77,7 @@ pub(crate) fn hold(
         Ok(None) => return ExitCode::SUCCESS,
         Err(refusal) => return refuse(&speaker, refusal),
     };
-    match prepare(policy, &offer, named, lease) {
+    match prepare(policy, &offer, named, lease, (&mut input, &mut decoder)) {
         Ok(prepared) => Prepared { door, ..prepared }.run(speaker, input, decoder),
         Err(refusal) => refuse(&speaker, refusal),
     }
@@ -210,16 +211,19 @@ fn prepare(
     offer: &Offer,
     named: Named,
     lease: Option<Lease>,
+    (input, decoder): (&mut File, &mut LineDecoder),
 ) -> Result<Prepared, Refusal> {
     let chosen = choose(offer)?;
+    let allowed_rate = authorize::ask(policy, offer, &named.sources)?;
+    let max_rate = [policy.max_session_rate, allowed_rate].into_iter().flatten().min();
     let docroot = open_docroot(&policy.docroot)?;
     let disk = match offer.direction {
         Direction::Upload => prepare_upload(policy, offer, &docroot)?,
         Direction::Download => prepare_download(policy, offer, named, docroot)?,
     };
-    let mut carrier = open_carrier(policy, offer)?;
+    let udp_port::Opened { mut carrier, waited } = udp_port::open(policy, offer, input, decoder)?;
     let port = carrier.port().map_err(|error| refusal(Trouble::UdpPort, error.to_string(), ""))?;
-    let mut terms = Terms::new(offer.direction, offer.rate(), policy.max_session_rate);
+    let mut terms = Terms::new(offer.direction, offer.rate(), max_rate);
     if let Some(lease) = &lease {
         terms.begin(lease).map_err(no_share)?;
     }
@@ -227,8 +231,11 @@ fn prepare(
         Disk::Read(..) => (offer.verdicts, false),
         Disk::Write(destination, _) => (wants_verdicts(offer, destination), destination.renames()),
     };
-    let (agreement, secret) =
+    let (mut agreement, secret) =
         make_agreement(policy, offer, chosen, (terms.ceiling(), port), (verdicts, renamed))?;
+    if waited >= Duration::from_secs(1) {
+        agreement.changes.push(format!("waited {} s for a free UDP port", waited.as_secs()));
+    }
     carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
@@ -336,21 +343,6 @@ fn path_refusal(error: DiskError) -> Refusal {
         _ => "",
     };
     refusal(error.trouble, error.to_string(), remedy)
-}
-
-/// The wished-for port if it is allowed and free, else the first free one.
-fn open_carrier(policy: &SessionPolicy, offer: &Offer) -> Result<UdpCarrier, Refusal> {
-    let (first, last) = (policy.udp_ports.first, policy.udp_ports.last);
-    let wish = offer.udp_port.filter(|wish| (first..=last).contains(wish));
-    wish.map_or(Err(()), |port| UdpCarrier::bind(policy.udp_bind, port..=port).map_err(drop))
-        .or_else(|()| UdpCarrier::bind(policy.udp_bind, first..=last))
-        .map_err(|error| {
-            refusal(
-                Trouble::UdpPort,
-                format!("no free UDP port among {first}-{last}: {error}"),
-                "wait for other sessions to end, or widen [udp] ports in the server's configuration",
-            )
-        })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {

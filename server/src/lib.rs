@@ -6,6 +6,7 @@
 
 mod admission;
 mod auth;
+mod authorize;
 mod authorized_keys;
 mod carriers;
 mod certificate;
@@ -34,5 +35,6 @@ mod speaker;
 pub mod ssh;
 mod ssh_settings;
 mod trusted_file;
+mod udp_port;
 mod web;
 mod worker;

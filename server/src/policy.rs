@@ -78,6 +78,8 @@ pub struct SessionPolicy {
     pub udp_ports: PortRange,
     /// The local address the client reached, so that datagrams come from the address it asked.
     pub udp_bind: Option<IpAddr>,
+    /// The program that is asked about each transfer.
+    pub authorize: Option<PathBuf>,
     /// The account to become; none keeps the account of the process.
     pub account: Option<Account>,
 }
@@ -162,6 +164,7 @@ mod tests {
             https: None,
             udp_ports: PortRange::DEFAULT,
             udp_bind: Some(IpAddr::from([192, 0, 2, 1])),
+            authorize: Some("/etc/haul/authorize".into()),
             account: Some(Account { name: "alice".to_owned() }),
         }
     }

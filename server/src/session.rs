@@ -98,6 +98,7 @@ fn policy_of_own_account() -> Result<SessionPolicy, ServerError> {
         https: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: local,
+        authorize: None,
         account: None,
     })
 }

@@ -240,6 +240,7 @@ impl Handler {
             https: self.front.https_endpoint(),
             udp_ports: self.front.config.udp_ports,
             udp_bind: self.connection.local.and_then(bindable),
+            authorize: user.authorize.clone(),
             account: user.account.clone().map(|name| Account { name }),
         }
     }

@@ -29,8 +29,6 @@ const NOT_YET: &[(&str, Asks)] = &[
     // Resume and overwrite.
     ("--save-before-overwrite", |plan| plan.resume.save_before_overwrite),
     ("--partial-file-suffix", |plan| plan.resume.partial_file_suffix.is_some()),
-    // Steering.
-    ("-M and --keepalive", |plan| plan.management.is_some()),
 ];
 
 /// The options of this plan that have no effect yet.

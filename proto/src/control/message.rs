@@ -9,6 +9,7 @@ use super::after::{AfterTransfer, StoredFiles};
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
 use super::selection::{Feature, Selection, Sources, known_features};
+use super::token::Token;
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
@@ -263,6 +264,9 @@ pub struct Offer {
     /// Download: what of the sources is sent. None: all of them, under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Box<Selection>>,
+    /// What the application behind the transfer shows to be allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// What happens to the sources afterwards. None: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Box<AfterTransfer>>,
@@ -574,6 +578,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             after: None,
             secret: SecretHalf::new([1; 32]),
         }

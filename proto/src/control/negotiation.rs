@@ -189,6 +189,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             after: None,
             secret: SecretHalf::new([1; 32]),
         }

@@ -91,6 +91,8 @@ pub struct UserEntry {
     pub caps: SharedCaps,
     /// The most each of them may use.
     pub max_session_rate: Option<Rate>,
+    /// The program that is asked about each of them.
+    pub authorize: Option<PathBuf>,
     /// The system account of the worker, when the server runs as root.
     pub account: Option<String>,
 }
@@ -242,6 +244,7 @@ fn user(table: &FilledTable) -> UserEntry {
         },
         caps: shared_caps(table),
         max_session_rate: rate(table, "max_session_rate"),
+        authorize: optional_path(table, "authorize"),
         account: name("account"),
     }
 }

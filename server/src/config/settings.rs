@@ -151,6 +151,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting!(User "max_rate_in" Rate, None, false, r#""500m""#, "optional; of them, all uploads"),
     setting!(User "max_rate_out" Rate, None, false, r#""800m""#, "optional; of them, all downloads"),
     setting!(User "max_session_rate" Rate, None, false, r#""300m""#, "optional; each transfer of the user"),
+    setting!(User "authorize" Path, None, false, r#""/etc/haul/authorize""#,
+        "optional; a program that allows or refuses each transfer of the user"),
     setting!(User "account" Name, None, false, r#""alice""#, "optional; the system account of the transfers, default: `name`"),
     setting!(Schedule "days" Days, Some(r#""mon-sun""#), false, r#""mon-fri""#, "names and ranges: mon,wed,sat-sun"),
     setting!(Schedule "from" TimeOfDay, Some(r#""00:00""#), false, r#""08:00""#, "local time of the server"),
