@@ -148,7 +148,10 @@ impl Receiver {
             PacketType::Data => {
                 let (header, piece) = DataHeader::decode(plaintext)
                     .ok_or(Error::PeerMisbehaved("a DATA packet is malformed"))?;
-                self.feedback.on_data(now, number, size, header.sent_us, header.floor);
+                match from {
+                    Some(_) => self.feedback.on_data(now, number, size, header.sent_us, header.floor),
+                    None => self.feedback.on_floor(number, header.floor),
+                }
                 match header.object {
                     Object::Manifest => {
                         self.manifest.handle_piece(header.offset, piece)?;

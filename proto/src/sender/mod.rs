@@ -57,8 +57,9 @@ const STREAM_RATE: Rate = Rate::from_bps(400_000_000_000);
 /// Targets below this are kept with small datagrams: two of [`STREAM_DATAGRAM`] would be a burst of a quarter of a second.
 const STREAM_SLOW: Rate = Rate::from_bps(20_000_000);
 
-/// After the return to UDP, what is under way on streams is waited for so long before the path is judged.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(2);
+/// After the return to UDP, what is under way on streams is waited for so long before the path is judged: most of it. The
+/// rest makes the path look faster for a round trip, as a burst does.
+const LEFTOVER_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Counters of a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
