@@ -607,6 +607,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_stands_before_the_secret_and_only_where_there_is_one() {
+        let token = Token::try_from("ATM2_x".to_owned()).ok();
+        let with = text(&ClientMessage::Offer(Box::new(Offer { token, ..offer() })));
+        let without = text(&ClientMessage::Offer(Box::new(offer())));
+        assert_eq!(with.replace(r#""token":"ATM2_x","#, ""), without);
+        assert!(with.contains(r#""token":"ATM2_x","secret":"#), "{with}");
+        let ClientMessage::Offer(read) = serde_json::from_str(&with).unwrap() else { panic!("no offer") };
+        assert_eq!(read.token.unwrap().as_str(), "ATM2_x");
+    }
+
+    #[test]
     fn the_offer_is_pinned() {
         let message = ClientMessage::Offer(Box::new(offer()));
         let expected = format!(
