@@ -188,6 +188,12 @@ pub fn resolve(cli: Cli) -> Result<TransferRequest, ClientError> {
             remedy,
         ));
     }
+    if plan.management.is_some_and(|management| management.keepalive && management.port.is_none()) {
+        return Err(ClientError::usage(
+            "--keepalive waits for sources from a program, and none is named",
+            "name its port with -M, or leave --keepalive out",
+        ));
+    }
     let home = home_directory();
     let ssh = ssh_settings(&cli, &plan.peer, home.as_deref())?;
     refuse_detour(&plan, &ssh)?;

@@ -35,6 +35,8 @@ pub(crate) enum Event<'a> {
     },
     /// What the sender knows about path and rate, ten times a second while data moves, in either direction.
     Stats(&'a Row),
+    /// Another carrier is in use.
+    Carrier { carrier: Carrier, reason: String },
     /// Something the user should know.
     Notice { message: &'a str },
     /// Other rate settings are in force.

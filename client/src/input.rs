@@ -67,6 +67,11 @@ impl Input {
         Some(Self { said, terminal })
     }
 
+    /// What somebody else hears and passes on.
+    pub(crate) const fn of(said: mpsc::Receiver<Said>) -> Self {
+        Self { said, terminal: None }
+    }
+
     /// The next thing said; `None` once the input has ended. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Said> {
         self.said.recv().await

@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub mod agent;
+mod ascp_errors;
+mod ascp_output;
 pub mod cli;
 pub mod config;
 mod dial;
@@ -24,12 +26,14 @@ mod host_certificate;
 pub mod human;
 pub mod input;
 mod install;
+mod keepalive;
 mod keys;
 pub mod known_hosts;
 mod links;
 pub mod local;
 mod logging;
 mod login;
+mod management;
 pub mod operands;
 mod password;
 pub mod plan;
@@ -48,6 +52,7 @@ mod ssh_config_lines;
 mod ssh_dash_g;
 mod ssh_program;
 pub mod stats;
+mod streams;
 pub mod target;
 
 pub use config::TransferRequest;
@@ -78,10 +83,15 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let json = args.iter().any(|arg| arg == "--json");
             let manner = cli::Manner::of(args.first());
             let presentation = config::Presentation { json, manner, ..config::Presentation::default() };
-            return conclude(&mut Presenter::new(&presentation), Err(error));
+            let mut presenter = Presenter::new(&presentation);
+            if let Some(reporter) = management::reporter_for_failure(&args) {
+                presenter.report_to(reporter);
+            }
+            return conclude(&mut presenter, Err(error));
         }
     };
     let mut presenter = Presenter::new(&request.presentation);
+    presenter.set_label(&request.plan.label());
     let result = run(&request, &mut presenter);
     conclude(&mut presenter, result)
 }
@@ -137,23 +147,68 @@ fn run(request: &TransferRequest, presenter: &mut Presenter) -> Result<Summary, 
     if let Some(tags) = &application.tags {
         tracing::info!(%tags, "application");
     }
+    let orders = match request.plan.management.and_then(|management| management.port) {
+        Some(port) => {
+            let (reporter, orders) = management::connect(port, request)?;
+            presenter.report_to(reporter);
+            Some(orders)
+        }
+        None => None,
+    };
     let broken =
         |error: std::io::Error| ClientError::Internal { message: format!("cannot start tokio: {error}") };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(broken)?;
-    let result = runtime.block_on(run_until_interrupted(request, presenter));
+    let result = runtime.block_on(async {
+        match orders {
+            Some(orders) => run_managed(request, presenter, orders).await,
+            None => run_until_interrupted(request, presenter, None).await,
+        }
+    });
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
+}
+
+/// Runs what the program behind the management port wants.
+async fn run_managed(
+    request: &TransferRequest,
+    presenter: &mut Presenter,
+    mut orders: management::Orders,
+) -> Result<Summary, ClientError> {
+    if !request.plan.management.is_some_and(|management| management.keepalive) {
+        let input = input::Input::of(orders.said);
+        let summary = run_until_interrupted(request, presenter, Some(input)).await?;
+        presenter.sources_ended(request, &summary);
+        return Ok(summary);
+    }
+    let mut signals = Signals::listen()?;
+    let mut total = Summary::default();
+    loop {
+        let lot = tokio::select! {
+            lot = keepalive::next_lot(&mut orders.sources) => lot,
+            () = signals.next() => return Err(ClientError::Interrupted),
+        };
+        let Some(lot) = lot else { return Ok(total) };
+        let request = keepalive::request_for(request, &lot);
+        let (say, said) = mpsc::channel(1);
+        let summary = tokio::select! {
+            result = run_until_interrupted(&request, presenter, Some(input::Input::of(said))) => result?,
+            () = keepalive::pass_on(&mut orders.said, say) => return Err(ClientError::Interrupted),
+        };
+        presenter.sources_ended(&request, &summary);
+        keepalive::add(&mut total, summary);
+    }
 }
 
 /// Runs the transfer; a signal cancels it, a second signal or too long a silence breaks it off.
 async fn run_until_interrupted(
     request: &TransferRequest,
     presenter: &mut Presenter,
+    input: Option<input::Input>,
 ) -> Result<Summary, ClientError> {
     let mut signals = Signals::listen()?;
     let mut retry = Retry::new(request);
-    let mut lasting = session::Lasting::new(request);
+    let mut lasting = session::Lasting::new(request, input);
     loop {
         let result = attempt(request, presenter, &mut signals, &mut lasting).await;
         let Some(pause) = retry.after(&result, presenter.take_reached()) else {
@@ -242,11 +297,18 @@ fn conclude(presenter: &mut Presenter, result: Result<Summary, ClientError>) -> 
     let status = match result {
         Ok(summary) => summary.exit_status(),
         Err(error) => {
+            let shown = with_causes(&error);
+            let line = match manner {
+                cli::Manner::Haul => format!("haul: {shown}"),
+                cli::Manner::Ascp => ascp_output::complaint(&error, &shown),
+            };
             let mut stderr = std::io::stderr().lock();
-            let _ = writeln!(stderr, "{}: {}", manner.program(), with_causes(&error));
+            let _ = writeln!(stderr, "{line}");
             if let Some(remedy) = error.remedy() {
                 let _ = writeln!(stderr, "  {remedy}");
             }
+            let ascp = ascp_errors::AscpError::of(&error);
+            tracing::info!(status = "failed", errcode = ascp.code, errstr = %ascp.words, "session stop");
             error.exit_status()
         }
     };

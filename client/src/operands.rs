@@ -74,6 +74,19 @@ pub enum LocalEnd {
     Stream(Stream),
 }
 
+impl LocalEnd {
+    /// The path, or what stands for a stream.
+    #[must_use]
+    pub fn text(&self) -> PathText {
+        match self {
+            Self::Path(path) => PathText::new(path.as_os_str().as_bytes()),
+            Self::Stream(Stream::Stdio { .. }) => PathText::new(*b"stdio"),
+            Self::Stream(Stream::Pipe(path)) => path.clone(),
+            Self::Stream(Stream::Tar) => PathText::new(*b"stdio-tar"),
+        }
+    }
+}
+
 fn path_as_text<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
     PathText::new(path.as_os_str().as_bytes()).serialize(serializer)
 }

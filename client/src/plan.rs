@@ -17,7 +17,7 @@ use crate::cli::names::{FileChecksum, FileCrypt, Keep, ManifestKind, Overwrite, 
 use crate::cli::values::{ByteRange, ResumeLevel, SessionShare};
 use crate::cli::{Cli, Manner};
 use crate::error::ClientError;
-use crate::operands::{self, Operands, PlannedRoute};
+use crate::operands::{self, LocalEnd, Operands, PlannedRoute, Sources};
 
 mod build;
 pub mod environment;
@@ -311,6 +311,27 @@ impl Plan {
     #[must_use]
     pub fn not_yet(&self) -> Vec<&'static str> {
         not_yet::of(self)
+    }
+
+    /// The name of what is transferred: the first source, and how many more there are.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let sources: Vec<PathText> = match &self.route {
+            PlannedRoute::Upload { sources: Sources::Named(sources), .. } => {
+                sources.iter().map(LocalEnd::text).collect()
+            }
+            PlannedRoute::Download { sources: Sources::Named(sources), .. } => sources.clone(),
+            PlannedRoute::Upload { .. } | PlannedRoute::Download { .. } => Vec::new(),
+        };
+        let last = |path: &PathText| {
+            let name = path.as_bytes().split(|&byte| byte == b'/').rfind(|name| !name.is_empty());
+            String::from_utf8_lossy(name.unwrap_or(b"/")).into_owned()
+        };
+        match sources.as_slice() {
+            [] => "list of sources".to_owned(),
+            [one] => last(one),
+            [first, more @ ..] => format!("{} and {} more", last(first), more.len()),
+        }
     }
 
     /// The name of the program in messages.

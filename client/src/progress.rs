@@ -2,22 +2,26 @@
 //! stderr. It decides nothing and never fails: a terminal that went away does not stop a transfer.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use haul_io::News;
-use haul_proto::control::{Direction, Failure, RateTerms};
+use haul_proto::control::{Direction, Failure, PathText, RateTerms};
+use haul_proto::ladder::{Reason, Rung};
 use haul_proto::stats::{Limits, Sample, Snapshot};
 use haul_proto::units::Rate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::ascp_errors::AscpError;
 use crate::cli::Manner;
-use crate::config::Presentation;
+use crate::config::{Presentation, Route, TransferRequest};
 use crate::error::ClientError;
 use crate::events::{Done, Event};
 use crate::exit_status::{ExitStatus, trouble_status};
+use crate::management::Reporter;
 use crate::stats::{Recorder, StatsFile};
-use crate::{human, sanitize};
+use crate::{ascp_output, human, sanitize};
 
 /// Often enough for the eye, seldom enough for logs.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -36,7 +40,7 @@ pub enum Carrier {
     #[default]
     Udp,
     /// TLS over TCP.
-    Tls,
+    Https,
     /// The SSH channel.
     Ssh,
 }
@@ -47,8 +51,18 @@ impl Carrier {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
-            Self::Tls => "tls",
+            Self::Https => "https",
             Self::Ssh => "ssh",
+        }
+    }
+}
+
+impl From<Rung> for Carrier {
+    fn from(rung: Rung) -> Self {
+        match rung {
+            Rung::Udp => Self::Udp,
+            Rung::Https => Self::Https,
+            Rung::Ssh => Self::Ssh,
         }
     }
 }
@@ -153,6 +167,10 @@ impl Summary {
 #[derive(Debug)]
 pub struct Presenter {
     manner: Manner,
+    /// The program that steers the run.
+    management: Option<Reporter>,
+    /// What is transferred, for ascp's progress lines; none if there shall be none.
+    label: Option<String>,
     json: bool,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -175,9 +193,13 @@ impl Presenter {
     /// For a run that begins now.
     #[must_use]
     pub fn new(presentation: &Presentation) -> Self {
-        let visible = !presentation.json && !presentation.quiet && std::io::stderr().is_terminal();
+        let for_people = !presentation.json && !presentation.quiet;
+        let as_ascp = presentation.manner == Manner::Ascp;
+        let visible = for_people && !as_ascp && std::io::stderr().is_terminal();
         Self {
             manner: presentation.manner,
+            management: None,
+            label: (for_people && as_ascp).then(String::new),
             json: presentation.json,
             quiet: presentation.quiet,
             bar: visible.then(ProgressBar::new_spinner),
@@ -204,6 +226,36 @@ impl Presenter {
         self.manner
     }
 
+    /// Tells the program that steers the run.
+    pub(crate) fn report_to(&mut self, reporter: Reporter) {
+        self.management = Some(reporter);
+    }
+
+    /// The sources of this request have come to their end.
+    pub(crate) fn sources_ended(&mut self, request: &TransferRequest, summary: &Summary) {
+        let sources: Vec<PathText> = match &request.direction {
+            Route::Upload { sources, .. } => {
+                sources.iter().map(|path| PathText::new(path.as_os_str().as_bytes())).collect()
+            }
+            Route::Download { sources, .. } => sources.clone(),
+        };
+        if let Some(reporter) = &mut self.management {
+            reporter.sources_ended(&sources, summary);
+        }
+    }
+
+    /// For what only that program is told.
+    pub(crate) const fn management(&mut self) -> Option<&mut Reporter> {
+        self.management.as_mut()
+    }
+
+    /// Names what is transferred.
+    pub(crate) fn set_label(&mut self, name: &str) {
+        if let Some(label) = &mut self.label {
+            *label = sanitize::text(name);
+        }
+    }
+
     /// Writes statistics to a file too.
     pub(crate) fn write_stats(&mut self, file: StatsFile) {
         self.stats_file = Some(file);
@@ -225,8 +277,20 @@ impl Presenter {
     }
 
     /// The data has moved to another carrier.
-    pub fn set_carrier(&mut self, carrier: Carrier) {
+    fn carrier_changed(&mut self, rung: Rung, reason: Reason) {
+        let carrier = Carrier::from(rung);
         self.carrier = Some(carrier);
+        tracing::info!(carrier = rung.name(), %reason, "carrier");
+        if self.json {
+            Event::Carrier { carrier, reason: reason.to_string() }.print();
+        } else {
+            self.notice(&format!("the data goes over {} now: {reason}", carrier.name()));
+        }
+    }
+
+    /// What carries the data at present.
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier.unwrap_or_default()
     }
 
     /// What the data plane tells.
@@ -234,6 +298,8 @@ impl Presenter {
         match news {
             News::Progress(snapshot) => self.progress(snapshot),
             News::Sample(sample) => self.sample(sample),
+            News::Carrier(rung, reason) => self.carrier_changed(*rung, *reason),
+            News::Open(_) => {}
         }
     }
 
@@ -253,6 +319,9 @@ impl Presenter {
     /// How far the transfer is. May be called as often as one likes: it shows four a second.
     pub fn progress(&mut self, snapshot: &Snapshot) {
         self.last = Some(*snapshot);
+        if let Some(reporter) = &mut self.management {
+            reporter.progress(snapshot);
+        }
         if self.last_shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
             return;
         }
@@ -260,6 +329,10 @@ impl Presenter {
         let carrier = self.carrier.unwrap_or_default();
         if self.json {
             Event::progress(snapshot, carrier).print();
+        }
+        if let Some(line) = self.label.as_ref().and_then(|label| ascp_output::progress_line(label, snapshot))
+        {
+            to_stdout(&format!("\r{line}"));
         }
         if let Some(bar) = &self.bar {
             let mut words = message(snapshot, carrier);
@@ -287,6 +360,9 @@ impl Presenter {
     pub fn rate(&mut self, terms: RateTerms) {
         tracing::debug!(?terms, "rate settings");
         self.target = terms.target_rate;
+        if let Some(reporter) = &mut self.management {
+            reporter.rate(terms);
+        }
         if self.json {
             Event::rate(terms).print();
         }
@@ -330,11 +406,17 @@ impl Presenter {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+        if let Some(reporter) = &mut self.management {
+            reporter.finish(result);
+        }
         match result {
             Ok(summary) => self.finish_summary(summary),
             Err(error) if self.json => {
                 let seconds = self.begun.elapsed().as_secs_f64();
                 Event::Done(Done::of_error(error, self.last.as_ref(), self.carrier, seconds)).print();
+            }
+            Err(error) if self.manner == Manner::Ascp => {
+                to_stdout(&ascp_output::session_stop(&AscpError::of(error)));
             }
             Err(_) => {}
         }
@@ -355,9 +437,13 @@ impl Presenter {
         }
         if self.json {
             Event::Done(Done::of_summary(summary)).print();
+        } else if let Some(label) = &self.label {
+            let last = ascp_output::last_line(label, summary);
+            to_stdout(&format!("\r{last}\n{}", ascp_output::completion(summary)));
+        } else if self.manner == Manner::Ascp && summary.failed > 0 {
+            to_stdout(&ascp_output::session_stop(&ascp_output::of_summary(summary)));
         } else if !self.quiet {
-            let mut stdout = std::io::stdout().lock();
-            let _ = writeln!(stdout, "{}", summary.line());
+            to_stdout(&format!("{}\n", summary.line()));
         }
     }
 
@@ -380,6 +466,12 @@ impl Presenter {
             None => print(),
         }
     }
+}
+
+/// Results go there. A reader that went away is no reason to stop a transfer.
+fn to_stdout(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// As ", limited by network (64 %), receiver disk (30 %)": what held for a quarter of the time and more, or else longest.
@@ -428,7 +520,7 @@ fn message(snapshot: &Snapshot, carrier: Carrier) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haul_proto::control::{PathText, Trouble};
+    use haul_proto::control::Trouble;
 
     fn failure(trouble: Trouble) -> Failure {
         Failure { path: PathText::new(*b"f"), trouble, message: String::new() }

@@ -90,6 +90,15 @@ impl RateChange {
         Ok(change)
     }
 
+    /// What a driver asks for; what is absent stays as it is.
+    pub(crate) fn of_driver(
+        target: Option<Rate>,
+        minimum: Option<Option<Rate>>,
+        policy: Option<RatePolicy>,
+    ) -> Self {
+        Self { target: target.map(|rate| Target::To(Some(rate))), minimum, policy }
+    }
+
     /// The wish that follows from `wish`, of which `granted` is in force while the data moves at `actual`.
     ///
     /// # Errors

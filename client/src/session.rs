@@ -12,15 +12,16 @@ use haul_io::disk::{
     After, Destination, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions,
     resolve_destination, resolve_renamed,
 };
-use haul_io::drive::{Clock, Drive, End};
+use haul_io::drive::{Clock, Drive, End, StreamSet};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::constants::PROTOCOL_VERSION;
 use haul_proto::control::{
     Agreement, Cancel, ClientMessage, Direction, Feature, LineDecoder, Offer, Outcome, Overwrite, PathText,
-    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, StoredFiles, Trouble,
-    encode_line, negotiation,
+    RateGrant, RateTerms, Refusal, ResumeCheck, SecretHalf, Selection, ServerMessage, StoredFiles, Token,
+    Trouble, encode_line, negotiation,
 };
 use haul_proto::crypto::{Seat, SessionSecret};
+use haul_proto::ladder::{Allowed, Ladder, Rung};
 use haul_proto::link::LinkConfig;
 use haul_proto::receiver::{Receiver, ReceiverConfig};
 use haul_proto::sender::{Sender, SenderConfig};
@@ -37,6 +38,7 @@ use crate::progress::{Carrier, Presenter, Start, Summary};
 use crate::rate_change;
 use crate::sources::{self, Wanted};
 use crate::ssh::{ChannelEvent, Connection};
+use crate::streams::{self, Https};
 
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
@@ -46,6 +48,9 @@ const SAY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Changes of one grant that are shown.
 const MOST_CHANGES: usize = 8;
+
+/// Servers that are not busy answer an offer sooner.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// After the data has moved the server has this long to say its last word.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,8 +80,17 @@ pub async fn transfer(
     let Lasting { wish, input, renamed, .. } = lasting;
     let (decoder, last_words, granted) = (LineDecoder::default(), Vec::new(), *wish);
     let tells_stored = request.wanted.after.is_some();
-    let mut conversation =
-        Conversation { connection, decoder, last_words, wish, granted, renamed, tells_stored };
+    let mut conversation = Conversation {
+        connection,
+        decoder,
+        last_words,
+        wish,
+        granted,
+        renamed,
+        tells_stored,
+        arrived: Vec::new(),
+        frames: None,
+    };
     let result = conversation.run(request, presenter, interrupted, input).await;
     conversation.show_words(presenter);
     conversation.connection.disconnect().await;
@@ -96,10 +110,11 @@ pub struct Lasting {
 }
 
 impl Lasting {
-    /// Before the first attempt.
+    /// Before the first attempt; without an `input` the user's is opened when there is something to change.
     #[must_use]
-    pub const fn new(request: &TransferRequest) -> Self {
-        Self { input: None, listens: false, wish: request.rate(), renamed: false }
+    pub const fn new(request: &TransferRequest, input: Option<Input>) -> Self {
+        let listens = input.is_some();
+        Self { input, listens, wish: request.rate(), renamed: false }
     }
 
     /// Listens to the user from now on.
@@ -120,6 +135,9 @@ struct Conversation<'a> {
     /// See [`Lasting`].
     renamed: &'a mut bool,
     granted: RateTerms,
+    /// Datagrams that came between lines, and where they go once that stream is open.
+    arrived: Vec<u8>,
+    frames: Option<streams::Frames>,
     /// The server does something about the sources that are stored here.
     tells_stored: bool,
 }
@@ -148,21 +166,30 @@ impl Conversation<'_> {
         }
         self.granted = agreement.rate();
         let address = self.data_address(&agreement)?;
-        presenter.start(&Start {
+        let allowed = streams::allowed(request, &agreement)?;
+        let start = Start {
             session: agreement.session.clone(),
             direction: direction(request),
             host: request.host.clone(),
             user: request.user.clone(),
             address: address.to_string(),
-            carrier: Carrier::Udp,
-        });
+            carrier: allowed.first().map(Carrier::from).unwrap_or_default(),
+        };
+        presenter.start(&start);
+        if let Some(reporter) = presenter.management() {
+            reporter.start(&start, request, self.granted);
+        }
         presenter.set_rate(self.granted, input.is_some());
         let begun = Instant::now();
+        let https = Https::new(request, &agreement, self.connection.peer_address.ip().to_string())?;
+        if agreement.features.contains(&Feature::SshCarrier) {
+            self.decoder.take_frames();
+        }
         let destination = destination(request, *self.renamed)?;
         *self.renamed |= destination.as_ref().map_or(agreement.renamed, Destination::renames);
-        let running = Running::start(request, &agreement, (&half, destination), address)?;
-        let (ending, sent) = self.accompany(running, presenter, interrupted, input).await?;
-        Ok(summary(ending, sent, begun.elapsed()))
+        let running = Running::start(request, &agreement, (&half, destination), (address, allowed))?;
+        let (ending, sent) = self.accompany(running, https, presenter, interrupted, input).await?;
+        Ok(Summary { carrier: presenter.carrier(), ..summary(ending, sent, begun.elapsed()) })
     }
 
     async fn say(&mut self, message: &ClientMessage) -> Result<(), ClientError> {
@@ -175,6 +202,7 @@ impl Conversation<'_> {
             match self.decoder.poll_message() {
                 Ok(Some(message)) => return Ok(message),
                 Err(error) => tracing::warn!(%error, "a control line is ignored"),
+                Ok(None) if self.pass_frames().await => {}
                 Ok(None) => match self.connection.recv().await? {
                     ChannelEvent::Data(bytes) => self.decoder.handle_bytes(&bytes),
                     ChannelEvent::Stderr(bytes) => {
@@ -186,6 +214,26 @@ impl Conversation<'_> {
                 },
             }
         }
+    }
+
+    /// Hands on datagrams that came between lines. `true` if there were any. Dropping the future loses nothing.
+    async fn pass_frames(&mut self) -> bool {
+        if self.arrived.is_empty() {
+            self.arrived = self.decoder.drain_frames();
+        }
+        if self.arrived.is_empty() {
+            return false;
+        }
+        match &self.frames {
+            Some(frames) => {
+                if let Ok(place) = frames.reserve().await {
+                    place.send(std::mem::take(&mut self.arrived));
+                }
+                self.arrived.clear();
+            }
+            None => self.arrived.clear(),
+        }
+        true
     }
 
     /// Shows what the server wrote. The latest words wait: if the session ends with them, they belong to the error.
@@ -222,6 +270,11 @@ impl Conversation<'_> {
                 self.say(&ClientMessage::Sources(message)).await?;
             }
         }
+        // A queue is no failure, but whoever waits shall know.
+        if let Ok(answer) = timeout(ANSWER_PATIENCE, self.await_agreement(presenter)).await {
+            return answer;
+        }
+        presenter.notice("the server has not answered yet; it may have no free UDP port at the moment");
         self.await_agreement(presenter).await
     }
 
@@ -258,6 +311,7 @@ impl Conversation<'_> {
     async fn accompany(
         &mut self,
         mut running: Running,
+        https: Option<Https>,
         presenter: &mut Presenter,
         mut interrupted: watch::Receiver<bool>,
         input: &mut Option<Input>,
@@ -281,6 +335,7 @@ impl Conversation<'_> {
                     listening = self.take_message(message, &mut running, &mut last_word, presenter);
                 }
                 Some(news) = running.news.recv() => presenter.news(&news),
+                Some(rung) = running.opens.recv() => self.open(rung, https.as_ref(), &running),
                 Some(line) = running.verdicts.recv(), if listening => {
                     if let Err(error) = self.say(&ClientMessage::Verdicts(line)).await {
                         running.lost = Some(error);
@@ -297,6 +352,25 @@ impl Conversation<'_> {
                     running.tell(Command::Interrupt);
                 }
             }
+        }
+    }
+
+    /// Opens streams that the ladder wants.
+    fn open(&mut self, rung: Rung, https: Option<&Https>, running: &Running) {
+        let ears = streams::Ears { commands: running.commands.clone(), waker: running.waker.clone() };
+        match (rung, https) {
+            (Rung::Https, Some(https)) => https.open(ears),
+            (Rung::Ssh, _) => {
+                match self.connection.frame_writer().map(|w| streams::between_lines(&ears, w)) {
+                    Some(Ok(frames)) => self.frames = Some(frames),
+                    Some(Err(error)) => running.tell(Command::StreamFailed(rung, error.to_string())),
+                    None => {
+                        let reason = "--ssh-command has the SSH channel".to_owned();
+                        running.tell(Command::StreamFailed(rung, reason));
+                    }
+                }
+            }
+            _ => running.tell(Command::StreamFailed(rung, "the server has no such carrier".to_owned())),
         }
     }
 
@@ -427,6 +501,13 @@ fn client_error(error: DriveError, peer: SocketAddr) -> ClientError {
         DriveError::UdpSilent { waited, rejected, local, .. } => {
             error::udp_silent(peer, waited, rejected, local)
         }
+        DriveError::NoCarrier(_) => ClientError::Trouble {
+            trouble: error.trouble(),
+            message: error.to_string(),
+            remedy: "let UDP, or the TCP port of the server's HTTPS, pass in the firewalls; name a --proxy if there is \
+                     one; --carrier ssh needs the SSH connection only"
+                .to_owned(),
+        },
         DriveError::Cancelled(cancel) => cancel.into(),
         DriveError::Interrupted => ClientError::Interrupted,
         error => ClientError::trouble(error.trouble(), error.to_string()),
@@ -439,6 +520,8 @@ struct Running {
     commands: mpsc::Sender<Command>,
     waker: Waker,
     news: tokio::sync::mpsc::Receiver<News>,
+    /// Kinds of streams that are wanted.
+    opens: tokio::sync::mpsc::UnboundedReceiver<Rung>,
     /// What this end needs, for the server.
     verdicts: tokio::sync::mpsc::Receiver<Verdicts>,
     peer: SocketAddr,
@@ -450,34 +533,50 @@ impl Running {
         request: &TransferRequest,
         agreement: &Agreement,
         (half, destination): (&SecretHalf, Option<Destination>),
-        peer: SocketAddr,
+        (peer, allowed): (SocketAddr, Allowed),
     ) -> Result<Self, ClientError> {
         let cannot = |error: std::io::Error| {
             ClientError::trouble(Trouble::UdpPort, format!("cannot open a UDP socket to {peer}: {error}"))
         };
         let waker = Waker::new().map_err(cannot)?;
-        let mut carrier = UdpCarrier::connect(peer).map_err(cannot)?;
-        carrier.set_dscp(request.dscp.unwrap_or_default());
+        let mut carrier = None;
+        if allowed.udp {
+            match UdpCarrier::connect(peer) {
+                Ok(socket) => carrier = Some(socket),
+                Err(error) if allowed.https || allowed.ssh => tracing::info!(%error, "no UDP socket"),
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+        if let Some(carrier) = &mut carrier {
+            carrier.set_dscp(request.dscp.unwrap_or_default());
+        }
         let (commands, inbox) = mpsc::channel();
         let (tell, news) = tokio::sync::mpsc::channel(NEWS_WAITING);
         let clock = Clock::default();
-        let mut end = make_end(
-            request,
-            agreement,
-            (half, destination),
-            (peer, carrier.receive_buffer()),
-            clock,
-            &waker,
-        )?;
+        let socket_buffer = carrier.as_ref().map_or(0, UdpCarrier::receive_buffer);
+        let place = (peer, socket_buffer);
+        let mut end = make_end(request, agreement, (half, destination), place, clock, &waker)?;
+        let (wants, opens) = tokio::sync::mpsc::unbounded_channel();
         let (tell_verdicts, verdicts) = tokio::sync::mpsc::channel(VERDICTS_WAITING);
         let outlet = Outlet::new(move |line| {
             tell_verdicts.try_send(line).map_err(tokio::sync::mpsc::error::TrySendError::into_inner)
         });
-        let (udp_timeout, waking) = (request.udp_timeout, waker.clone());
-        let drive = Drive { carrier, commands: inbox, waker: waking, udp_timeout, outlet };
+        let drive = Drive {
+            carrier,
+            ladder: Ladder::new(clock.now(), allowed),
+            streams: StreamSet::default(),
+            commands: inbox,
+            waker: waker.clone(),
+            udp_timeout: request.udp_timeout,
+            outlet,
+        };
         let thread = tokio::task::spawn_blocking(move || {
             let result = drive.run(clock, end.as_mut(), &mut |news| {
-                let _ = tell.try_send(news);
+                if let News::Open(rung) = news {
+                    let _ = wants.send(rung);
+                } else {
+                    let _ = tell.try_send(news);
+                }
             });
             if result.is_err() {
                 // How far it came, for the next attempt and for the last line.
@@ -485,7 +584,7 @@ impl Running {
             }
             result
         });
-        Ok(Self { thread, commands, waker, news, verdicts, peer, lost: None })
+        Ok(Self { thread, commands, waker, news, opens, verdicts, peer, lost: None })
     }
 
     fn tell(&self, command: Command) {
@@ -721,8 +820,18 @@ fn offer(request: &TransferRequest, secret: SecretHalf, renamed: bool) -> Result
         names,
         features: Feature::ALL.to_vec(),
         selection,
+        token: token(request)?,
         after: wanted.after.clone().map(Box::new),
         secret,
+    })
+}
+
+/// The application's token, as the wire takes it.
+fn token(request: &TransferRequest) -> Result<Option<Token>, ClientError> {
+    let text = request.plan.application.token.as_ref().map(|token| token.as_bytes().to_vec());
+    let token = text.map(|text| String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned()));
+    token.map(|text| text.and_then(Token::try_from)).transpose().map_err(|reason| {
+        ClientError::usage(format!("the token cannot be sent: {reason}"), "check -W or HAUL_TOKEN")
     })
 }
 

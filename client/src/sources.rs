@@ -92,7 +92,9 @@ fn read<S>(sources: &Planned<S>) -> Option<Result<(Vec<PathText>, Vec<PathText>)
             Some(read_list(list, &prefix(before)).map(|sources| (sources, Vec::new())))
         }
         Planned::PairList { pair_list, prefix: before } => Some(read_pairs(pair_list, &prefix(before))),
-        Planned::Named(_) | Planned::Managed { .. } => None,
+        // The program behind the management port names them later.
+        Planned::Managed { .. } => Some(Ok((Vec::new(), Vec::new()))),
+        Planned::Named(_) => None,
     }
 }
 

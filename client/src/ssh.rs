@@ -9,14 +9,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use haul_proto::control::Trouble;
 use russh::client::{Config, Handle, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{
     ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, SshId, cipher, compression, kex,
     mac,
 };
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::TransferRequest;
 use crate::dial::dial;
@@ -81,6 +83,21 @@ pub(crate) enum Service {
     Command(String),
 }
 
+/// Writes datagrams between the lines of the control channel.
+pub(crate) struct FrameWriter {
+    turn: Arc<Mutex<()>>,
+    writer: Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
+}
+
+impl FrameWriter {
+    /// Writes bytes in one go, as fast as the server's window allows. `false` if the connection is gone.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
+        let _turn = self.turn.lock().await;
+        let mut writer = self.writer.lock().await;
+        writer.write_all(bytes).await.is_ok() && writer.flush().await.is_ok()
+    }
+}
+
 /// How the channel reaches the server.
 enum Way {
     /// Our own SSH.
@@ -93,6 +110,8 @@ struct Library {
     handle: Handle<Handler>,
     reader: ChannelReadHalf,
     writer: ChannelWriteHalf<Msg>,
+    /// Lines, and datagrams between them, are written whole.
+    turn: Arc<Mutex<()>>,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -130,8 +149,12 @@ pub(crate) async fn open(
     let known_hosts = KnownHosts::new(request.host_keys.files.clone());
     let recorded = known_hosts.algorithms(&request.host_name, request.ssh_port)?;
     let certified = !known_hosts.authorities(&request.host_name, request.ssh_port)?.is_empty();
-    let stream =
-        dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?;
+    let stream = match &request.plan.carrier.proxy {
+        Some(proxy) => through_proxy(request, proxy).await?,
+        None => {
+            dial(&request.host_name, request.ssh_port, request.plan.peer.ipv6_only, &request.host).await?
+        }
+    };
     let peer_address = stream.peer_addr().map_err(|error| lost(request, error.to_string()))?;
     tracing::info!(host = request.host, %peer_address, "connected");
     let (end_sender, ended) = watch::channel(None);
@@ -160,7 +183,7 @@ pub(crate) async fn open(
     show_notes();
     let handle = logged_in?;
     let (reader, writer) = open_channel(request, service, &handle, &ended).await?;
-    let way = Way::Library(Box::new(Library { handle, reader, writer, ended }));
+    let way = Way::Library(Box::new(Library { handle, reader, writer, turn: Arc::default(), ended }));
     Ok(Connection::new(request, peer_address, way))
 }
 
@@ -188,7 +211,11 @@ impl Connection {
         let mut ended = library.ended.clone();
         let mut heard = Vec::new();
         let sent = {
-            let writing = library.writer.data_bytes(bytes.to_vec());
+            let (turn, writer) = (&library.turn, &library.writer);
+            let writing = async {
+                let _turn = turn.lock().await;
+                writer.data_bytes(bytes.to_vec()).await
+            };
             tokio::pin!(writing);
             loop {
                 tokio::select! {
@@ -213,6 +240,14 @@ impl Connection {
             self.early.extend(event);
         }
         if sent { Ok(()) } else { Err(self.lost()) }
+    }
+
+    /// A writer for datagrams between the lines; none if another program has the channel.
+    #[must_use]
+    pub(crate) fn frame_writer(&self) -> Option<FrameWriter> {
+        let Way::Library(library) = &self.way else { return None };
+        let writer: Box<dyn AsyncWrite + Send + Unpin> = Box::new(Box::pin(library.writer.make_writer()));
+        Some(FrameWriter { turn: Arc::clone(&library.turn), writer: Mutex::new(writer) })
     }
 
     /// The next event. Dropping the future loses nothing. It has to be called steadily: a channel that nobody reads
@@ -323,6 +358,22 @@ impl Connection {
         let reason = reason.unwrap_or_else(|| "the server closed the connection".to_owned());
         ClientError::ConnectionLost { host: self.host.clone(), reason }
     }
+}
+
+/// SSH itself through the proxy that the user names for everything.
+async fn through_proxy(request: &TransferRequest, proxy: &str) -> Result<TcpStream, ClientError> {
+    let proxy = crate::streams::read_proxy(request, proxy)?;
+    let dialling = haul_http_fallback::dial::dial(&request.host_name, request.ssh_port, Some(&proxy));
+    let error = match tokio::time::timeout(HANDSHAKE_TIMEOUT, dialling).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the proxy does not answer within {} s", HANDSHAKE_TIMEOUT.as_secs()),
+    };
+    Err(ClientError::Trouble {
+        trouble: Trouble::PeerLost,
+        message: sanitize::text(&error),
+        remedy: "check --proxy; its password may come from HAUL_PROXY_PASSWORD".to_owned(),
+    })
 }
 
 async fn handshake(

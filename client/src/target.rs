@@ -148,6 +148,11 @@ fn uri(bytes: &[u8]) -> Option<Result<Target, TargetError>> {
     })
 }
 
+/// A path on this machine that came as bytes.
+pub(crate) fn local_path(path: &PathText) -> PathBuf {
+    PathBuf::from(OsString::from_vec(path.as_bytes().to_vec()))
+}
+
 /// The path of a `file://` URI, and every other operand as it is.
 #[must_use]
 pub(crate) fn without_scheme(operand: &OsStr) -> &OsStr {

@@ -243,7 +243,8 @@ fn a_link_named_ascp_has_ascp_s_port_status_and_name() {
     ended.expect(0, &[]);
     assert_eq!(ended.stdout.lines().nth(1).unwrap().split(' ').nth(1), Some("version"), "{ended:?}");
     ascp(&["-h"]).expect(0, &[]);
-    ascp(&["missing", "h:"]).expect(1, &["ascp: no such file or folder: missing"]);
+    ascp(&["missing", "h:"])
+        .expect(1, &["ascp: No such file or directory, exiting.", "no such file or folder: missing"]);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! pages there are. [`identity`] is the certificate that it shows. Not here: who may log in, keys of sessions, and what
 //! the datagrams say. [`web`] is what browsers see.
 
+pub mod carrier;
+pub mod dial;
 pub mod identity;
 pub mod listen;
 pub mod web;

@@ -138,6 +138,7 @@ async fn connection(
         debug!(%peer, %error, "connection gone at once");
         return;
     }
+    haul_io::streams::bound_unsent(&stream);
     let Some(acceptor) = acceptor else {
         return speak_http1(stream, router, caller, shutdown).await;
     };

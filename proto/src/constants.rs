@@ -81,6 +81,15 @@ pub const BASE_DATAGRAM: u16 = 1200;
 /// Largest datagram tried, bytes: above 9 KiB records gain nothing (measured on loopback).
 pub const MAX_DATAGRAM: u16 = 9200;
 
+/// Size of a datagram on a stream, bytes: four fill a batch, and one a TLS record.
+pub const STREAM_DATAGRAM: u16 = 16_240;
+
+/// Largest datagram on a stream, bytes: the longest piece that a DATA packet can say, with all around it.
+pub const MAX_STREAM_DATAGRAM: usize = 16_448;
+
+/// A receiving client asks this often whether datagrams arrive in both directions.
+pub const ECHO_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Packets that may leave before the peer has answered: the first train, enough to measure dispersion.
 pub const FIRST_FLIGHT_PACKETS: u64 = 32;
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::constants::{OUTAGE_MIN, OUTAGE_PACKETS, REORDER_MIN};
+use crate::link::Way;
 use crate::rtt::Rtt;
 use crate::wire::packet::Object;
 use crate::wire::report::Report;
@@ -53,8 +54,33 @@ struct Sent {
     at: Duration,
     cargo: Cargo,
     size: u16,
+    path: Path,
     fate: Fate,
 }
+
+/// What a packet was sent on: UDP, or one stream by its number in the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Path {
+    /// UDP.
+    #[default]
+    Udp,
+    /// A stream: what is sent on it arrives, unless it breaks.
+    Stream(u16),
+}
+
+/// A path that carries nothing any more: packets below this number that it was to carry are lost, once a report has told
+/// of this number or a later one and not of them.
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    path: Path,
+    below: u64,
+}
+
+/// Closed paths that are remembered; those before have long been settled.
+const MAX_CLOSED: usize = 64;
+
+/// A packet on a living stream that no report can tell of any more is given up after this.
+const STREAM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one report revealed.
 #[derive(Debug, Default)]
@@ -71,18 +97,29 @@ pub(crate) struct Outcomes {
     pub arrived_packets: u64,
     /// See `arrived_packets`.
     pub arrived_bytes: u64,
-    /// Largest datagram that arrived.
+    /// Whether any of them came over UDP.
+    pub udp_arrived: bool,
+    /// Largest datagram that arrived over UDP.
     pub arrived_size: u16,
     /// Packets that were lost, probes not counted, and their bytes.
     pub lost_packets: u64,
     /// See `lost_packets`.
     pub lost_bytes: u64,
-    /// Largest datagram that was lost.
+    /// Largest datagram that was lost on UDP.
     pub lost_size: u16,
     /// Of `lost_packets`, those of outages: times in which nothing at all passed.
     pub outage_packets: u64,
     /// A round-trip time, if the newest arrival was news.
     pub rtt: Option<Duration>,
+}
+
+impl Path {
+    const fn way(self) -> Way {
+        match self {
+            Self::Udp => Way::Udp,
+            Self::Stream(_) => Way::Stream,
+        }
+    }
 }
 
 impl Outcomes {
@@ -113,6 +150,7 @@ pub(crate) struct Ledger {
     largest_arrived: Option<u64>,
     reorder_window: Duration,
     spurious: u64,
+    closed: VecDeque<Closed>,
     outcomes: Outcomes,
 }
 
@@ -126,6 +164,7 @@ impl Default for Ledger {
             largest_arrived: None,
             reorder_window: REORDER_MIN,
             spurious: 0,
+            closed: VecDeque::new(),
             outcomes: Outcomes::default(),
         }
     }
@@ -133,10 +172,18 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Enters a packet. Numbers come in order.
-    pub(crate) fn on_sent(&mut self, number: u64, now: Duration, cargo: Cargo, size: u16) {
+    pub(crate) fn on_sent(&mut self, number: u64, now: Duration, cargo: Cargo, size: u16, path: Path) {
         debug_assert_eq!(number, self.base + self.sent.len() as u64);
-        self.sent.push_back(Sent { at: now, cargo, size, fate: Fate::Unknown });
+        self.sent.push_back(Sent { at: now, cargo, size, path, fate: Fate::Unknown });
         self.in_flight += u64::from(size);
+    }
+
+    /// Nothing that was sent on this path so far is to be expected any more.
+    pub(crate) fn close(&mut self, path: Path) {
+        if self.closed.len() >= MAX_CLOSED {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(Closed { path, below: self.base + self.sent.len() as u64 });
     }
 
     /// Bytes of packets whose fate is unknown.
@@ -184,6 +231,7 @@ impl Ledger {
         report: &Report,
         rtt: &Rtt,
         interval: Duration,
+        way: Way,
     ) -> Option<&Outcomes> {
         let next = self.base + self.sent.len() as u64;
         let told_end = report.ranges().last().map_or(report.low, |(range, _)| range.end);
@@ -191,7 +239,7 @@ impl Ledger {
             return None;
         }
         self.outcomes.clear();
-        self.take_rtt(now, report);
+        self.take_rtt(now, report, way);
         for (range, received) in report.ranges() {
             if received {
                 self.settle_arrived(range);
@@ -203,11 +251,12 @@ impl Ledger {
         Some(&self.outcomes)
     }
 
-    fn take_rtt(&mut self, now: Duration, report: &Report) {
+    /// Of packets on the way in use: the times of the other one are no news of it.
+    fn take_rtt(&mut self, now: Duration, report: &Report, way: Way) {
         if self.largest_arrived.is_some_and(|largest| report.largest <= largest) {
             return;
         }
-        if let Some(sent) = self.entry(report.largest) {
+        if let Some(sent) = self.entry(report.largest).filter(|sent| sent.path.way() == way) {
             let held = Duration::from_micros(u64::from(report.held_us));
             self.outcomes.rtt = now.checked_sub(sent.at + held);
         }
@@ -232,7 +281,9 @@ impl Ledger {
         }
         let largest = range.end - 1;
         if self.largest_arrived.is_none_or(|known| largest > known) {
-            self.newest_arrival = self.entry(largest).map(|sent| sent.at).or(self.newest_arrival);
+            // Streams keep no order with UDP: what arrives on them says nothing about what is missing there.
+            let newest = self.sent.range(span.clone()).rev().find(|sent| sent.path == Path::Udp);
+            self.newest_arrival = newest.map(|sent| sent.at).or(self.newest_arrival);
             self.largest_arrived = Some(largest);
         }
         let newest = self.newest_arrival.unwrap_or_default();
@@ -243,7 +294,9 @@ impl Ledger {
                 Fate::Lost => {
                     // It was late, not lost: wait that much longer from now on (RFC 8985 section 7.1).
                     self.spurious += 1;
-                    late = late.max(newest.saturating_sub(sent.at));
+                    if sent.path == Path::Udp {
+                        late = late.max(newest.saturating_sub(sent.at));
+                    }
                 }
                 Fate::Unknown => self.in_flight -= u64::from(sent.size),
             }
@@ -251,7 +304,10 @@ impl Ledger {
             let outcomes = &mut self.outcomes;
             outcomes.arrived_packets += 1;
             outcomes.arrived_bytes += u64::from(sent.size);
-            outcomes.arrived_size = outcomes.arrived_size.max(sent.size);
+            if sent.path == Path::Udp {
+                outcomes.udp_arrived = true;
+                outcomes.arrived_size = outcomes.arrived_size.max(sent.size);
+            }
             match sent.cargo {
                 Cargo::Piece(piece) => join(&mut outcomes.arrived, piece),
                 Cargo::Probe => outcomes.probes_arrived.push(sent.size),
@@ -264,9 +320,12 @@ impl Ledger {
     }
 
     fn declare_lost(&mut self, now: Duration, report: &Report, rtt: &Rtt, interval: Duration) {
-        let Some(newest) = self.newest_arrival else {
+        let newest = self.newest_arrival.unwrap_or_default();
+        if self.largest_arrived.is_none() {
             return;
-        };
+        }
+        let closed: Vec<Closed> =
+            self.closed.iter().filter(|closed| report.largest >= closed.below).copied().collect();
         let window = (rtt.minimum() / 16)
             .max(REORDER_MIN)
             .max(self.reorder_window)
@@ -278,9 +337,15 @@ impl Ledger {
             }
             let span = self.span(&range);
             let outage = self.is_outage(&span);
-            for sent in self.sent.range_mut(span) {
-                let overtaken = sent.at + window <= newest;
-                if sent.fate != Fate::Unknown || !(overtaken || sent.at + patience <= now) {
+            let first = self.base + span.start as u64;
+            for (number, sent) in (first..).zip(self.sent.range_mut(span)) {
+                let lost = match sent.path {
+                    Path::Udp => sent.at + window <= newest || sent.at + patience <= now,
+                    Path::Stream(_) => false,
+                };
+                let abandoned =
+                    || closed.iter().any(|closed| closed.path == sent.path && number < closed.below);
+                if sent.fate != Fate::Unknown || !(lost || abandoned()) {
                     continue;
                 }
                 sent.fate = Fate::Lost;
@@ -293,7 +358,9 @@ impl Ledger {
                 outcomes.lost_packets += 1;
                 outcomes.outage_packets += u64::from(outage);
                 outcomes.lost_bytes += u64::from(sent.size);
-                outcomes.lost_size = outcomes.lost_size.max(sent.size);
+                if sent.path == Path::Udp {
+                    outcomes.lost_size = outcomes.lost_size.max(sent.size);
+                }
                 if let Cargo::Piece(piece) = sent.cargo {
                     outcomes.lost.push(piece);
                 }
@@ -318,6 +385,9 @@ impl Ledger {
         for sent in self.sent.range_mut(..untold) {
             if sent.at + patience > now {
                 return;
+            }
+            if sent.path != Path::Udp && sent.at + STREAM_PATIENCE > now {
+                continue;
             }
             if sent.fate == Fate::Unknown {
                 sent.fate = Fate::Lost;
@@ -373,7 +443,7 @@ mod tests {
     fn ledger() -> (Ledger, Rtt) {
         let mut ledger = Ledger::default();
         for number in 0..10 {
-            ledger.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148);
+            ledger.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148, Path::Udp);
         }
         let mut rtt = Rtt::default();
         rtt.on_sample(ms(0), ms(100));
@@ -388,11 +458,11 @@ mod tests {
     #[test]
     fn arrivals_are_joined_and_the_round_trip_measured() {
         let (mut ledger, rtt) = ledger();
-        let outcomes = ledger.on_report(ms(102), &report(0, &[3]), &rtt, ms(5)).unwrap();
+        let outcomes = ledger.on_report(ms(102), &report(0, &[3]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!(outcomes.arrived, [(Object::Content, 0..300)]);
         assert_eq!(outcomes.rtt, Some(ms(100)));
         assert_eq!((ledger.floor(), ledger.in_flight()), (3, 7 * 148));
-        let outcomes = ledger.on_report(ms(103), &report(0, &[3]), &rtt, ms(5)).unwrap();
+        let outcomes = ledger.on_report(ms(103), &report(0, &[3]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!((outcomes.arrived_packets, outcomes.rtt), (0, None), "told twice, counted once");
     }
 
@@ -400,8 +470,10 @@ mod tests {
     fn a_gap_is_lost_once_a_reordering_window_has_passed_it() {
         let (mut ledger, rtt) = ledger();
         // The window is 100 / 16 = 6.25 ms: packet 1 is 3 ms older than the newest arrival, then 8 ms.
-        assert!(ledger.on_report(ms(105), &report(0, &[1, 1, 3]), &rtt, ms(5)).unwrap().lost.is_empty());
-        let outcomes = ledger.on_report(ms(110), &report(0, &[1, 1, 8]), &rtt, ms(5)).unwrap();
+        assert!(
+            ledger.on_report(ms(105), &report(0, &[1, 1, 3]), &rtt, ms(5), Way::Udp).unwrap().lost.is_empty()
+        );
+        let outcomes = ledger.on_report(ms(110), &report(0, &[1, 1, 8]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!(outcomes.lost, [piece(1)]);
         assert_eq!(ledger.in_flight(), 0);
         assert_eq!(ledger.floor(), 1, "a lost packet is remembered for a while");
@@ -410,13 +482,16 @@ mod tests {
     #[test]
     fn a_late_arrival_widens_the_reordering_window() {
         let (mut ledger, rtt) = ledger();
-        assert_eq!(ledger.on_report(ms(110), &report(0, &[1, 1, 8]), &rtt, ms(5)).unwrap().lost.len(), 1);
-        ledger.on_report(ms(111), &report(0, &[10]), &rtt, ms(5)).unwrap();
+        assert_eq!(
+            ledger.on_report(ms(110), &report(0, &[1, 1, 8]), &rtt, ms(5), Way::Udp).unwrap().lost.len(),
+            1
+        );
+        ledger.on_report(ms(111), &report(0, &[10]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!(ledger.spurious(), 1);
         for number in 10..20 {
-            ledger.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148);
+            ledger.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148, Path::Udp);
         }
-        let outcomes = ledger.on_report(ms(120), &report(10, &[1, 1, 8]), &rtt, ms(5)).unwrap();
+        let outcomes = ledger.on_report(ms(120), &report(10, &[1, 1, 8]), &rtt, ms(5), Way::Udp).unwrap();
         assert!(outcomes.lost.is_empty(), "8 ms is now within the window");
     }
 
@@ -424,25 +499,26 @@ mod tests {
     fn an_old_gap_is_lost_even_when_nothing_newer_was_sent() {
         let (mut ledger, rtt) = ledger();
         let gap = report(0, &[8, 1, 1]);
-        assert!(ledger.on_report(ms(110), &gap, &rtt, ms(5)).unwrap().lost.is_empty());
-        assert_eq!(ledger.on_report(ms(400), &gap, &rtt, ms(5)).unwrap().lost, [piece(8)]);
+        assert!(ledger.on_report(ms(110), &gap, &rtt, ms(5), Way::Udp).unwrap().lost.is_empty());
+        assert_eq!(ledger.on_report(ms(400), &gap, &rtt, ms(5), Way::Udp).unwrap().lost, [piece(8)]);
     }
 
     #[test]
     fn a_time_in_which_nothing_passes_is_an_outage_and_scattered_loss_is_none() {
         let (mut whole, rtt) = ledger();
         for number in 10..30 {
-            whole.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148);
+            whole.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148, Path::Udp);
         }
-        let outcomes = whole.on_report(ms(130), &report(0, &[1, 10, 19]), &rtt, ms(5)).unwrap();
+        let outcomes = whole.on_report(ms(130), &report(0, &[1, 10, 19]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (10, 10));
         for (n, (gap, apart)) in [(7, 1), (10, 0)].into_iter().enumerate() {
             let mut ledger = Ledger::default();
             for number in 0..30 {
-                ledger.on_sent(number, ms(number * apart), Cargo::Piece(piece(number)), 148);
+                ledger.on_sent(number, ms(number * apart), Cargo::Piece(piece(number)), 148, Path::Udp);
             }
-            ledger.on_sent(30, ms(40), Cargo::Piece(piece(30)), 148);
-            let outcomes = ledger.on_report(ms(140), &report(0, &[1, gap, 30 - gap]), &rtt, ms(5)).unwrap();
+            ledger.on_sent(30, ms(40), Cargo::Piece(piece(30)), 148, Path::Udp);
+            let outcomes =
+                ledger.on_report(ms(140), &report(0, &[1, gap, 30 - gap]), &rtt, ms(5), Way::Udp).unwrap();
             assert_eq!((outcomes.lost_packets, outcomes.outage_packets), (gap, 0), "row {n}");
         }
     }
@@ -450,20 +526,53 @@ mod tests {
     #[test]
     fn packets_never_sent_cannot_be_reported() {
         let (mut ledger, rtt) = ledger();
-        assert!(ledger.on_report(ms(110), &report(0, &[11]), &rtt, ms(5)).is_none());
-        assert!(ledger.on_report(ms(110), &report(11, &[0, 5]), &rtt, ms(5)).is_none());
+        assert!(ledger.on_report(ms(110), &report(0, &[11]), &rtt, ms(5), Way::Udp).is_none());
+        assert!(ledger.on_report(ms(110), &report(11, &[0, 5]), &rtt, ms(5), Way::Udp).is_none());
         let lying = Report { largest: 10, ..report(0, &[1]) };
-        assert!(ledger.on_report(ms(110), &lying, &rtt, ms(5)).is_none());
+        assert!(ledger.on_report(ms(110), &lying, &rtt, ms(5), Way::Udp).is_none());
     }
 
     #[test]
     fn probes_are_no_loss() {
         let (mut ledger, rtt) = ledger();
-        ledger.on_sent(10, ms(10), Cargo::Probe, 1472);
+        ledger.on_sent(10, ms(10), Cargo::Probe, 1472, Path::Udp);
         for number in 11..30 {
-            ledger.on_sent(number, ms(number), Cargo::Frames, 148);
+            ledger.on_sent(number, ms(number), Cargo::Frames, 148, Path::Udp);
         }
-        let outcomes = ledger.on_report(ms(130), &report(0, &[10, 1, 19]), &rtt, ms(5)).unwrap();
+        let outcomes = ledger.on_report(ms(130), &report(0, &[10, 1, 19]), &rtt, ms(5), Way::Udp).unwrap();
         assert_eq!((outcomes.lost_packets, &outcomes.probes_lost[..]), (0, &[1472][..]));
+    }
+
+    #[test]
+    fn what_streams_overtake_is_not_lost_until_its_stream_breaks() {
+        let mut ledger = Ledger::default();
+        for number in 0..10 {
+            let path = Path::Stream((number % 2) as u16);
+            ledger.on_sent(number, ms(number), Cargo::Piece(piece(number)), 148, path);
+        }
+        let rtt = Rtt::default();
+        let odd = report(0, &[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert!(ledger.on_report(ms(5000), &odd, &rtt, ms(5), Way::Stream).unwrap().lost.is_empty());
+        ledger.close(Path::Stream(0));
+        assert!(
+            ledger.on_report(ms(5001), &odd, &rtt, ms(5), Way::Stream).unwrap().lost.is_empty(),
+            "this report may be older than the break"
+        );
+        ledger.on_sent(10, ms(5002), Cargo::Frames, 48, Path::Stream(1));
+        let later = report(0, &[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+        let outcomes = ledger.on_report(ms(5100), &later, &rtt, ms(5), Way::Stream).unwrap();
+        assert_eq!(outcomes.lost, [piece(0), piece(2), piece(4), piece(6), piece(8)]);
+    }
+
+    #[test]
+    fn round_trips_of_the_way_that_was_left_are_not_taken() {
+        let (mut ledger, rtt) = ledger();
+        ledger.close(Path::Udp);
+        ledger.on_sent(10, ms(300), Cargo::Frames, 48, Path::Stream(0));
+        let old = report(0, &[3]);
+        assert_eq!(ledger.on_report(ms(900), &old, &rtt, ms(5), Way::Stream).unwrap().rtt, None);
+        let new = report(0, &[3, 7, 1]);
+        let outcomes = ledger.on_report(ms(950), &new, &rtt, ms(5), Way::Stream).unwrap();
+        assert_eq!((outcomes.rtt, outcomes.lost.len()), (Some(ms(650)), 7));
     }
 }

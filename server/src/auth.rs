@@ -251,6 +251,7 @@ mod tests {
             permissions: Permissions::ALL,
             caps: SharedCaps::default(),
             max_session_rate: None,
+            authorize: None,
             account: None,
         }
     }

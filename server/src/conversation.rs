@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -16,7 +17,7 @@ use haul_io::disk::{
     After, DiskError, Docroot, Filter, Sink, SinkOptions, Source, SourceItem, SourceOptions, check_sources,
     resolve_destination, resolve_renamed,
 };
-use haul_io::drive::{Clock, Drive, End};
+use haul_io::drive::{Clock, Drive, End, StreamSet};
 use haul_io::{Command, DriveError, Ending, News, Outlet, ReceiveEnd, SendEnd, Waker};
 use haul_proto::control::negotiation::{self, Grant, Terms as Chosen, agree, choose};
 use haul_proto::control::{
@@ -33,11 +34,13 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
+use crate::carriers;
 use crate::error::ServerError;
 use crate::policy::SessionPolicy;
 use crate::shares::lease::{Lease, LeaseError};
 use crate::shares::terms::{Heard, Keeper, Terms, WAITING};
 use crate::speaker::Speaker;
+use crate::{authorize, udp_port};
 
 /// The program as it introduces itself.
 const PROGRAM: &str = concat!("hauld ", env!("CARGO_PKG_VERSION"));
@@ -52,7 +55,13 @@ const UDP_TIMEOUT: Duration = Duration::from_secs(120);
 const VERDICT_LINES: usize = 64;
 
 /// Holds the conversation to its end.
-pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease: Option<Lease>) -> ExitCode {
+pub(crate) fn hold(
+    policy: &SessionPolicy,
+    mut input: File,
+    output: File,
+    lease: Option<Lease>,
+    door: Option<UnixDatagram>,
+) -> ExitCode {
     let speaker = Speaker::new(output);
     let mut decoder = LineDecoder::default();
     let message = match first_message(&mut input, &mut decoder) {
@@ -68,8 +77,8 @@ pub(crate) fn hold(policy: &SessionPolicy, mut input: File, output: File, lease:
         Ok(None) => return ExitCode::SUCCESS,
         Err(refusal) => return refuse(&speaker, refusal),
     };
-    match prepare(policy, &offer, named, lease) {
-        Ok(prepared) => prepared.run(speaker, input, decoder),
+    match prepare(policy, &offer, named, lease, (&mut input, &mut decoder)) {
+        Ok(prepared) => Prepared { door, ..prepared }.run(speaker, input, decoder),
         Err(refusal) => refuse(&speaker, refusal),
     }
 }
@@ -177,6 +186,8 @@ struct Prepared {
     agreement: Agreement,
     secret: SessionSecret,
     carrier: UdpCarrier,
+    /// Connections of HTTPS come here.
+    door: Option<UnixDatagram>,
     disk: Disk,
     terms: Terms,
     lease: Option<Lease>,
@@ -200,16 +211,19 @@ fn prepare(
     offer: &Offer,
     named: Named,
     lease: Option<Lease>,
+    (input, decoder): (&mut File, &mut LineDecoder),
 ) -> Result<Prepared, Refusal> {
     let chosen = choose(offer)?;
+    let allowed_rate = authorize::ask(policy, offer, &named.sources)?;
+    let max_rate = [policy.max_session_rate, allowed_rate].into_iter().flatten().min();
     let docroot = open_docroot(&policy.docroot)?;
     let disk = match offer.direction {
         Direction::Upload => prepare_upload(policy, offer, &docroot)?,
         Direction::Download => prepare_download(policy, offer, named, docroot)?,
     };
-    let mut carrier = open_carrier(policy, offer)?;
+    let udp_port::Opened { mut carrier, waited } = udp_port::open(policy, offer, input, decoder)?;
     let port = carrier.port().map_err(|error| refusal(Trouble::UdpPort, error.to_string(), ""))?;
-    let mut terms = Terms::new(offer.direction, offer.rate(), policy.max_session_rate);
+    let mut terms = Terms::new(offer.direction, offer.rate(), max_rate);
     if let Some(lease) = &lease {
         terms.begin(lease).map_err(no_share)?;
     }
@@ -217,13 +231,17 @@ fn prepare(
         Disk::Read(..) => (offer.verdicts, false),
         Disk::Write(destination, _) => (wants_verdicts(offer, destination), destination.renames()),
     };
-    let (agreement, secret) =
+    let (mut agreement, secret) =
         make_agreement(policy, offer, chosen, (terms.ceiling(), port), (verdicts, renamed))?;
+    if waited >= Duration::from_secs(1) {
+        agreement.changes.push(format!("waited {} s for a free UDP port", waited.as_secs()));
+    }
     carrier.set_dscp(agreement.dscp.unwrap_or_default());
     let challenge_key = SecretHalf::new(random()?);
     let proven = policy.peer.parse::<SocketAddr>().ok().map(|peer| peer.ip().to_canonical());
     let tells_stored = offer.after.is_some() && agreement.features.contains(&Feature::Stored);
-    Ok(Prepared { agreement, secret, carrier, disk, terms, lease, tells_stored, proven, challenge_key })
+    let door = None;
+    Ok(Prepared { agreement, secret, carrier, door, disk, terms, lease, tells_stored, proven, challenge_key })
 }
 
 /// Whether anything can be there of what comes. If not, the sender need not wait for a word about each file.
@@ -327,21 +345,6 @@ fn path_refusal(error: DiskError) -> Refusal {
     refusal(error.trouble, error.to_string(), remedy)
 }
 
-/// The wished-for port if it is allowed and free, else the first free one.
-fn open_carrier(policy: &SessionPolicy, offer: &Offer) -> Result<UdpCarrier, Refusal> {
-    let (first, last) = (policy.udp_ports.first, policy.udp_ports.last);
-    let wish = offer.udp_port.filter(|wish| (first..=last).contains(wish));
-    wish.map_or(Err(()), |port| UdpCarrier::bind(policy.udp_bind, port..=port).map_err(drop))
-        .or_else(|()| UdpCarrier::bind(policy.udp_bind, first..=last))
-        .map_err(|error| {
-            refusal(
-                Trouble::UdpPort,
-                format!("no free UDP port among {first}-{last}: {error}"),
-                "wait for other sessions to end, or widen [udp] ports in the server's configuration",
-            )
-        })
-}
-
 fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
     SystemRandom::new()
@@ -366,6 +369,8 @@ fn make_agreement(
         secret: half.clone(),
         udp: UdpEndpoint { port, addresses: Vec::new() },
         ceiling,
+        without: policy.https.is_none().then_some(Feature::HttpsCarrier).into_iter().collect(),
+        https: policy.https.clone(),
         dscp: policy.dscp,
         verdicts,
         renamed,
@@ -395,21 +400,33 @@ impl Prepared {
         };
         let (tell, commands) = mpsc::channel();
         let (heard, inbox) = mpsc::sync_channel(WAITING);
-        listen(
-            input,
-            decoder,
-            signals,
-            Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone() },
-        );
+        if let Some(door) = self.door.filter(|_| self.agreement.https.is_some()) {
+            carriers::take_handed(door, tell.clone(), waker.clone());
+        }
+        let frames = match features.contains(&Feature::SshCarrier) {
+            true => match carriers::between_lines(speaker.clone(), &tell, &waker) {
+                Ok(frames) => Some(frames),
+                Err(error) => return refuse(&speaker, refusal(Trouble::Internal, error.to_string(), "")),
+            },
+            false => None,
+        };
+        let ears = Ears { commands: tell.clone(), heard: heard.clone(), waker: waker.clone(), frames };
+        listen(input, decoder, signals, ears);
         let verdicts = self.agreement.verdicts;
         info!(udp_port = self.agreement.udp.port, cipher = ?self.agreement.cipher, verdicts, "agreed");
         speaker.say(&ServerMessage::Agreement(Box::new(self.agreement)));
         let (terms, lease) = (self.terms, self.lease);
         Keeper { terms, lease, speaker: speaker.clone(), commands: tell, waker: waker.clone() }
             .start(&heard, inbox);
-        let outlet = outlet(speaker.clone());
-        let (carrier, waking) = (self.carrier, waker.clone());
-        let drive = Drive { carrier, commands, waker: waking, udp_timeout: UDP_TIMEOUT, outlet };
+        let drive = Drive {
+            carrier: Some(self.carrier),
+            ladder: None,
+            streams: StreamSet::default(),
+            commands,
+            waker: waker.clone(),
+            udp_timeout: UDP_TIMEOUT,
+            outlet: outlet(speaker.clone()),
+        };
         let wake = move || waker.wake();
         let result = match self.disk {
             Disk::Read(docroot, items, options) => {
@@ -445,7 +462,8 @@ fn receive(
     sink: Result<Sink, DiskError>,
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Ending, DriveError> {
-    let config = ReceiverConfig { link, socket_buffer: drive.carrier.receive_buffer(), features, verdicts };
+    let socket_buffer = drive.carrier.as_ref().map_or(0, UdpCarrier::receive_buffer);
+    let config = ReceiverConfig { link, socket_buffer, features, verdicts };
     let mut end = ReceiveEnd::new(Receiver::new(clock.now(), &config), sink?);
     drive_to_end(drive, clock, &mut end, heard)
 }
@@ -457,9 +475,11 @@ fn drive_to_end(
     heard: &mpsc::SyncSender<Heard>,
 ) -> Result<Ending, DriveError> {
     let mut observe = |news| {
-        if let News::Progress(snapshot) = news {
+        match news {
             // Not waited for: another comes soon.
-            let _ = heard.try_send(Heard::Progress(Instant::now(), snapshot));
+            News::Progress(snapshot) => drop(heard.try_send(Heard::Progress(Instant::now(), snapshot))),
+            News::Carrier(rung, _) => info!(carrier = rung.name(), "the client is heard on"),
+            News::Sample(_) | News::Open(_) => {}
         }
     };
     drive.run(clock, end, &mut observe).inspect(|Ending { snapshot, .. }| {
@@ -507,11 +527,16 @@ fn block_stop_signals() -> SigSet {
     signals
 }
 
+/// Bytes taken from the control channel at once.
+const LISTEN_BYTES: usize = 64 << 10;
+
 /// Where what the client says goes.
 struct Ears {
     commands: mpsc::Sender<Command>,
     heard: mpsc::SyncSender<Heard>,
     waker: Waker,
+    /// Where datagrams between the lines go, if that was agreed on.
+    frames: Option<UnixStream>,
 }
 
 /// Lines that are no message: told once in a while, so that a client cannot fill the log, and taken slowly.
@@ -540,7 +565,10 @@ impl Noise {
 /// Reads the rest of the conversation on a thread of its own, which ends with the process. What is no message is
 /// passed over: noise in the channel must not end a transfer that goes well.
 fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears) {
-    let Ears { commands, heard, waker } = ears;
+    let Ears { commands, heard, waker, frames } = ears;
+    if frames.is_some() {
+        decoder.take_frames();
+    }
     let (stop, wake) = (commands.clone(), waker.clone());
     thread::spawn(move || {
         if signals.wait().is_ok() {
@@ -550,7 +578,7 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
         }
     });
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; LISTEN_BYTES];
         let mut noise = Noise::default();
         let last = loop {
             match decoder.poll_message() {
@@ -569,10 +597,13 @@ fn listen(mut input: File, mut decoder: LineDecoder, signals: SigSet, ears: Ears
                 Ok(Some(ClientMessage::Offer(_))) => noise.on_line("a second offer"),
                 Ok(Some(ClientMessage::Sources(_))) => noise.on_line("sources after the agreement"),
                 Err(error) => noise.on_line(&error.to_string()),
-                Ok(None) => match input.read(&mut buffer) {
-                    Ok(0) | Err(_) => break Command::PeerGone,
-                    Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
-                },
+                Ok(None) => {
+                    carriers::pass_frames(frames.as_ref(), &decoder.drain_frames());
+                    match input.read(&mut buffer) {
+                        Ok(0) | Err(_) => break Command::PeerGone,
+                        Ok(count) => decoder.handle_bytes(buffer.get(..count).unwrap_or_default()),
+                    }
+                }
             }
         };
         // The transfer may have ended by itself meanwhile.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use haul_proto::control::{HttpsEndpoint, SecretHalf};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::admission::{Admission, Ending, NotAdmitted};
 use crate::auth::{self, Denied, Trust};
 use crate::config::{Config, UserEntry};
+use crate::doors::Doors;
 use crate::password::Passwords;
 use crate::shares::broker::Broker;
 use crate::web::site::Web;
@@ -38,6 +40,13 @@ impl Default for Options {
     }
 }
 
+/// How clients reach HTTPS, and what it shows.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpsFace {
+    pub(crate) port: u16,
+    pub(crate) fingerprint: [u8; 32],
+}
+
 /// The shared state.
 pub(crate) struct Front {
     pub(crate) config: Config,
@@ -45,6 +54,9 @@ pub(crate) struct Front {
     pub(crate) ssh: Arc<russh::server::Config>,
     /// Shares out the caps that sessions have together.
     pub(crate) broker: Arc<Broker>,
+    /// Where connections of HTTPS find their sessions.
+    pub(crate) doors: Arc<Doors>,
+    https: Option<HttpsFace>,
     /// What the pages for browsers keep.
     pub(crate) web: Web,
     /// Whose certificates count, and what is revoked.
@@ -59,14 +71,47 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: Config, options: Options, ssh: russh::server::Config, web: Web) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        options: Options,
+        ssh: russh::server::Config,
+        web: Web,
+        https: Option<HttpsFace>,
+    ) -> Self {
         let (admission, random) = (Mutex::default(), SystemRandom::new());
         let https_admission = Mutex::new(Admission::for_https());
         let broker = Arc::new(Broker::new(config.caps()));
+        let doors = Arc::default();
         let trust = Arc::new(Trust::new(&config));
         let passwords = config.users.iter().find_map(|user| user.password.clone()).map(Passwords::new);
         let ssh = Arc::new(ssh);
-        Self { config, options, ssh, broker, web, trust, passwords, admission, https_admission, random }
+        Self {
+            config,
+            options,
+            ssh,
+            broker,
+            doors,
+            https,
+            web,
+            trust,
+            passwords,
+            admission,
+            https_admission,
+            random,
+        }
+    }
+
+    /// What a new session tells its client about TLS connections; none if there can be none.
+    pub(crate) fn https_endpoint(&self) -> Option<HttpsEndpoint> {
+        let face = self.https.as_ref()?;
+        let mut token = [0; 32];
+        self.random.fill(&mut token).ok()?;
+        Some(HttpsEndpoint {
+            port: face.port,
+            certificate_sha256: SecretHalf::new(face.fingerprint),
+            token: SecretHalf::new(token),
+            proxy: self.config.https.public.clone(),
+        })
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<UserEntry>> {

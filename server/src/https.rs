@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use haul_http_fallback::carrier;
 use haul_http_fallback::identity::Identity;
 use haul_http_fallback::listen::{self, Gate, Place, Service};
 use nix::sys::utsname::uname;
@@ -16,8 +17,9 @@ use tracing::{info, warn};
 
 use crate::admission::Ending;
 use crate::config::{Config, HttpsConfig};
+use crate::doors::Doors;
 use crate::error::ServerError;
-use crate::front::Front;
+use crate::front::{Front, HttpsFace};
 use crate::web::site;
 use crate::{listener, private_file};
 
@@ -55,9 +57,18 @@ impl Https {
         Ok(Self { listeners, plain_listeners, identity })
     }
 
+    /// What clients are told about it: the first address that is not for this machine alone, else the first.
+    pub(crate) fn face(&self) -> Option<HttpsFace> {
+        let addresses = || self.listeners.iter().filter_map(|listener| listener.local_addr().ok());
+        let open = addresses().find(|address| !address.ip().is_loopback());
+        let port = open.or_else(|| addresses().next())?.port();
+        Some(HttpsFace { port, fingerprint: *self.identity.as_ref()?.fingerprint() })
+    }
+
     /// Serves until `shutdown` turns true.
     pub(crate) async fn run(self, front: Arc<Front>, shutdown: watch::Receiver<bool>) {
-        let router = site::router(Arc::clone(&front));
+        let doors: Arc<Doors> = Arc::clone(&front.doors);
+        let router = site::router(Arc::clone(&front)).merge(carrier::router(doors));
         let gate: Arc<dyn Gate> = Arc::new(FrontGate(front));
         let mut loops = JoinSet::new();
         let all = self.listeners.into_iter().map(|listener| (listener, self.identity.clone()));

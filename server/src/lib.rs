@@ -6,13 +6,16 @@
 
 mod admission;
 mod auth;
+mod authorize;
 mod authorized_keys;
+mod carriers;
 mod certificate;
 pub mod cli;
 pub mod config;
 mod conversation;
 mod deadline;
 mod demo;
+mod doors;
 pub mod error;
 mod front;
 pub mod host_key;
@@ -32,5 +35,6 @@ mod speaker;
 pub mod ssh;
 mod ssh_settings;
 mod trusted_file;
+mod udp_port;
 mod web;
 mod worker;

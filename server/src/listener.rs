@@ -77,7 +77,7 @@ pub async fn run(
     let certificate = host_key::certificate(config.host_certificate.as_deref(), &host_key)?;
     let ssh = ssh_settings::config(host_key, certificate, passwords);
     let web = Web::open(&config, &options)?;
-    let front = Arc::new(Front::new(config, options, ssh, web));
+    let front = Arc::new(Front::new(config, options, ssh, web, https.face()));
     front.trust.scan(&front.config.users);
     let mut broker = JoinSet::new();
     broker.spawn(Arc::clone(&front.broker).run());
@@ -210,7 +210,7 @@ async fn serve_sessions(
             start = queue.recv() => match start {
                 Some(start) => {
                     let program = &front.options.worker_program;
-                    worker::serve(start, program, &front.broker, workers_shutdown.clone()).await;
+                    worker::serve(start, program, front, workers_shutdown.clone()).await;
                 }
                 None => return,
             }

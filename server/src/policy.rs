@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use haul_proto::control::HttpsEndpoint;
 use haul_proto::dscp::Dscp;
 use haul_proto::units::Rate;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -70,10 +71,15 @@ pub struct SessionPolicy {
     pub leased: bool,
     /// What it sends carries this, whatever the client asks for.
     pub dscp: Option<Dscp>,
+    /// TLS connections may be joined to it: with the policy comes a socket over which they are handed over.
+    #[serde(default)]
+    pub https: Option<HttpsEndpoint>,
     /// UDP ports it may open.
     pub udp_ports: PortRange,
     /// The local address the client reached, so that datagrams come from the address it asked.
     pub udp_bind: Option<IpAddr>,
+    /// The program that is asked about each transfer.
+    pub authorize: Option<PathBuf>,
     /// The account to become; none keeps the account of the process.
     pub account: Option<Account>,
 }
@@ -155,8 +161,10 @@ mod tests {
             max_session_rate: Some(Rate::from_bps(1_000_000_000)),
             leased: true,
             dscp: Dscp::parse("CS1").ok(),
+            https: None,
             udp_ports: PortRange::DEFAULT,
             udp_bind: Some(IpAddr::from([192, 0, 2, 1])),
+            authorize: Some("/etc/haul/authorize".into()),
             account: Some(Account { name: "alice".to_owned() }),
         }
     }

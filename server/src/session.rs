@@ -2,13 +2,14 @@
 //! and output. It reads nothing from the network before its rights are in place.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use haul_io::handover;
 use nix::unistd::{Uid, User};
 use tracing::{error, info_span};
 
@@ -22,11 +23,11 @@ use crate::shares::lease::Lease;
 #[must_use]
 pub fn run(policy_on_stdin: bool) -> ExitCode {
     match prepare(policy_on_stdin) {
-        Ok(Prepared { policy, input, output, lease }) => {
+        Ok(Prepared { policy, input, output, lease, door }) => {
             let _span =
                 info_span!("session", session = policy.session, user = ?policy.user, peer = policy.peer)
                     .entered();
-            conversation::hold(&policy, input, output, lease)
+            conversation::hold(&policy, input, output, lease, door)
         }
         Err(error) => {
             error!(reason = error.lines().join("; "), "session not started");
@@ -45,6 +46,8 @@ struct Prepared {
     input: File,
     output: File,
     lease: Option<Lease>,
+    /// Connections of HTTPS come here.
+    door: Option<UnixDatagram>,
 }
 
 /// Policy, then rights. The descriptors are duplicates of 0 and 1 without a buffer between: the standard library's
@@ -55,20 +58,26 @@ struct Prepared {
 fn prepare(policy_on_stdin: bool) -> Result<Prepared, ServerError> {
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?;
     let second = io::stdout().as_fd().try_clone_to_owned().map_err(ServerError::Runtime)?;
-    let (policy, input, output, lease) = if policy_on_stdin {
+    let (policy, input, output, lease, door) = if policy_on_stdin {
         let output = File::from(input.try_clone().map_err(ServerError::Runtime)?);
         let mut input = File::from(input);
-        let policy = SessionPolicy::read_from(&mut input)?;
+        let mut head = [0; 4];
+        let (count, door) = match handover::receive(&input, &mut head) {
+            // Started by hand, with a pipe.
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENOTSOCK as i32) => (0, None),
+            received => received.map_err(PolicyError::Read)?,
+        };
+        let policy = SessionPolicy::read_from(&mut head.get(..count).unwrap_or_default().chain(&mut input))?;
         let lease = policy.leased.then(|| Lease::new(UnixDatagram::from(second)));
-        (policy, input, output, lease)
+        (policy, input, output, lease, door.map(UnixDatagram::from))
     } else {
-        (policy_of_own_account()?, File::from(input), File::from(second), None)
+        (policy_of_own_account()?, File::from(input), File::from(second), None, None)
     };
     match &policy.account {
         Some(account) => become_account(&account.name)?,
         None => keep_own_account()?,
     }
-    Ok(Prepared { policy, input, output, lease })
+    Ok(Prepared { policy, input, output, lease, door })
 }
 
 /// Below an OpenSSH server, which has authenticated and changed to the account already: its home folder, all rights.
@@ -86,8 +95,10 @@ fn policy_of_own_account() -> Result<SessionPolicy, ServerError> {
         max_session_rate: None,
         leased: false,
         dscp: None,
+        https: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: local,
+        authorize: None,
         account: None,
     })
 }

@@ -23,6 +23,11 @@ impl Speaker {
         let _ = output.write_all(&encode_line(message));
     }
 
+    /// Says what is no line, whole.
+    pub(crate) fn say_bytes(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)
+    }
+
     /// Says a short message if there is room for it at once. `false` if a slow client leaves none.
     pub(crate) fn try_say(&self, message: &ServerMessage) -> bool {
         let mut output = match self.0.try_lock() {

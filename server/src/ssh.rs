@@ -237,8 +237,10 @@ impl Handler {
             max_session_rate: user.max_session_rate,
             leased: self.front.broker.concerns(&user.name),
             dscp: self.front.config.dscp,
+            https: self.front.https_endpoint(),
             udp_ports: self.front.config.udp_ports,
             udp_bind: self.connection.local.and_then(bindable),
+            authorize: user.authorize.clone(),
             account: user.account.clone().map(|name| Account { name }),
         }
     }

@@ -2,14 +2,14 @@
 //! conversation. Whatever happens, the worker is gone and reaped afterwards, and the client hears how it ended.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream as StdUnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
+use haul_io::handover;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use russh::server::Msg;
@@ -22,10 +22,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::front::{SessionPermit, stopped};
+use crate::doors::Doorkeeper;
+use crate::front::{Front, SessionPermit, stopped};
 use crate::logging::FILTER_VARIABLE;
 use crate::policy::SessionPolicy;
-use crate::shares::broker::{Broker, Membership};
+use crate::shares::broker::Membership;
 use crate::ssh::STDERR;
 
 /// Bytes on their way from the worker to the client.
@@ -62,17 +63,17 @@ enum Parting {
 pub(crate) async fn serve(
     start: WorkerStart,
     program: &Path,
-    broker: &Arc<Broker>,
+    front: &Front,
     shutdown: watch::Receiver<bool>,
 ) {
     let WorkerStart { channel, policy, permit } = start;
     let (mut from_client, to_client) = channel.split();
-    match launch(&policy, program, broker).await {
-        Ok((mut child, socket, membership)) => {
+    match launch(&policy, program, front).await {
+        Ok((mut child, socket, membership, doorkeeper)) => {
             info!(user = policy.user, worker = child.id(), "session started");
             let parting = bridge(&mut child, socket, &mut from_client, &to_client, shutdown).await;
             // It moves no more data: what it had goes to others.
-            drop(membership);
+            drop((membership, doorkeeper));
             // From here nobody reads the channel: without its queue the library drops what still comes.
             drop(from_client);
             part(parting, &mut child, &to_client).await;
@@ -97,8 +98,8 @@ pub(crate) async fn serve(
 async fn launch(
     policy: &SessionPolicy,
     program: &Path,
-    broker: &Arc<Broker>,
-) -> io::Result<(Child, UnixStream, Option<Membership>)> {
+    front: &Front,
+) -> io::Result<(Child, UnixStream, Option<Membership>, Option<Doorkeeper>)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(ours)?;
@@ -121,9 +122,25 @@ async fn launch(
     let child = command.spawn()?;
     // The command still holds the other end, which would hide the worker's end from us.
     drop(command);
-    socket.write_all(&policy.encode().map_err(io::Error::other)?).await?;
-    let membership = of_broker.map(|lease| broker.join(&policy.user, lease)).transpose()?;
-    Ok((child, socket, membership))
+    let bytes = policy.encode().map_err(io::Error::other)?;
+    let (doorkeeper, sent) = open_door(policy, &socket, &bytes, front)?;
+    socket.write_all(bytes.get(sent..).unwrap_or_default()).await?;
+    let membership = of_broker.map(|lease| front.broker.join(&policy.user, lease)).transpose()?;
+    Ok((child, socket, membership, doorkeeper))
+}
+
+/// Lets connections of HTTPS in: the worker's end of the socket over which they come goes with the first bytes of the
+/// policy. Returns how many of them went.
+fn open_door(
+    policy: &SessionPolicy,
+    socket: &UnixStream,
+    bytes: &[u8],
+    front: &Front,
+) -> io::Result<(Option<Doorkeeper>, usize)> {
+    let Some(https) = &policy.https else { return Ok((None, 0)) };
+    let (ours, theirs) = UnixDatagram::pair()?;
+    let sent = handover::send(socket, bytes, theirs.as_fd())?;
+    Ok((Some(front.doors.open(&policy.session, https.token.as_bytes(), ours)), sent))
 }
 
 async fn bridge(

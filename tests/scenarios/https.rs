@@ -58,3 +58,42 @@ fn silent_connections_are_bounded_for_a_source_and_end_by_themselves() {
         Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "303");
 }
+
+#[test]
+fn the_carriers_path_refuses_strangers_without_saying_why() {
+    if !require("strangers at the carrier", &["curl"]) {
+        return;
+    }
+    let server = server();
+    let url = format!("https://127.0.0.1:{}/haul/v1/session", server.https_port());
+    let ask = |headers: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-sk", "--http1.1", "-m", "5", "-w", " %{http_code}"]);
+        for header in headers {
+            command.args(["-H", header]);
+        }
+        String::from_utf8(command.arg(&url).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(ask(&[]), "this is for haul\n 426");
+    let upgrade = ["Connection: upgrade", "Upgrade: haul"];
+    let (zeros, long) = ("0".repeat(64), "f".repeat(9000));
+    let cases = [
+        vec![],
+        vec!["haul-session: 0123456789abcdef".to_owned()],
+        vec![
+            "haul-session: 0123456789abcdef".to_owned(),
+            format!("haul-proof: {zeros}"),
+            "haul-connection: 0".to_owned(),
+        ],
+        vec![
+            "haul-session: x".to_owned(),
+            format!("haul-proof: {long}"),
+            "haul-connection: 99999".to_owned(),
+        ],
+    ];
+    for case in &cases {
+        let headers: Vec<&str> = upgrade.into_iter().chain(case.iter().map(String::as_str)).collect();
+        assert_eq!(ask(&headers), "no such session\n 403", "{case:?}");
+    }
+    assert!(!server.log().contains("carrier connected"));
+}

@@ -7,7 +7,10 @@
     reason = "tests: a broken assumption must fail loudly; the lints know #[test] functions, not their helpers"
 )]
 
+mod admission;
 mod after;
+mod ascp;
+mod carriers;
 mod emulator;
 mod file_crypt;
 mod graph;
@@ -17,7 +20,9 @@ mod identities;
 mod json;
 mod kill;
 mod logins;
+mod management;
 mod openssh;
+mod proxies;
 mod rates;
 mod refusals;
 mod resume;

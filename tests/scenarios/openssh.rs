@@ -127,6 +127,14 @@ fn the_worker_serves_below_a_stock_openssh_server() {
     assert_same(&here.join("file"), &here.join("back/file"));
     assert_same(&here.join("tree"), &here.join("back/tree"));
     assert_no_partials(&openssh.home());
+    // Where UDP is blocked, too: in the channel that sshd gives its subsystem.
+    let pinned = |client: Client| client.args(["--carrier", "ssh", "--no-retry"]);
+    pinned(openssh.client()).arg(here.join("file")).arg(openssh.remote("by-ssh")).run().assert_success();
+    assert_same(&here.join("file"), &openssh.home().join("by-ssh"));
+    let down = pinned(openssh.client()).arg(openssh.remote("by-ssh")).arg(here.join("by-ssh")).run();
+    down.assert_success();
+    assert_eq!(down.done()["carrier"], "ssh");
+    assert_same(&here.join("file"), &here.join("by-ssh"));
     let escape = openssh.client().arg(openssh.remote("../key")).arg(&here).run();
     escape.assert_refused(5, &["docroot"]);
 }

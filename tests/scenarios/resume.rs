@@ -219,3 +219,28 @@ fn two_transfers_into_one_file_do_not_mix() {
         assert_no_partials(&pair.to(way));
     }
 }
+
+#[test]
+fn what_a_killed_worker_leaves_of_small_files_is_used_up() {
+    let pair = pair();
+    let root = pair.here().join("tree");
+    make_small_files(&root, 3000, 1, 9000, 5);
+    let docroot = pair.to(Way::Up);
+    fs::create_dir(docroot.join("into")).unwrap();
+    pair.server.hand_over(&docroot.join("into"));
+    for files in [300, 900, 1500, 2100] {
+        let mut client =
+            pair.copy(Way::Up, &["tree"], "into").args(["-p", "--no-retry", "-l", "100m"]).spawn();
+        client.wait_for("progress", |client| {
+            client.events().iter().any(|event| event["files"].as_u64() > Some(files))
+        });
+        for worker in pair.server.workers() {
+            kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
+        }
+        drop(client);
+    }
+    let outcome = copy(&pair, Way::Up, "tree", "into", &["-p"]);
+    assert!(number(&outcome, "skipped") >= 2100, "{}", outcome.story());
+    assert_same(&root, &docroot.join("into/tree"));
+    assert_no_partials(&docroot);
+}

@@ -222,7 +222,10 @@ fn assert_udp_verdict(wan: &Wan, pair: &Pair, from: Duration, to: Duration, word
         // More than the first flight, which alone could bring a small file over a path that is open in one direction.
         make_file(&pair.from(way).join("file"), 1_000_000, 14);
     }
-    let clients = WAYS.map(|way| (way, pair.copy(way, &["file"], "arrived").in_namespace(wan.a()).spawn()));
+    let clients = WAYS.map(|way| {
+        let client = pair.copy(way, &["file"], "arrived").args(["--carrier", "udp"]);
+        (way, client.in_namespace(wan.a()).spawn())
+    });
     for (way, client) in clients {
         let outcome = client.wait();
         outcome.assert_refused(7, words);

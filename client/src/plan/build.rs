@@ -23,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) fn plan(cli: &Cli, environment: Environment) -> Result<Plan, ClientError> {
     notes::refuse_the_impossible(cli)?;
     let old = OldOptions::of(cli)?;
-    let mut ignored = notes::ignored(cli);
+    let mut ignored = notes::ignored(cli, &environment);
     let rates = rates(cli, &mut ignored)?;
     let (route, host, user) = route(cli)?;
     let connection = &cli.connection;

@@ -61,10 +61,13 @@ pub struct Environment {
     /// The ssh that dials in haul's place: `HAUL_SSH_COMMAND`.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::as_text")]
     pub ssh_command: Option<OsString>,
+    /// Variables of ascp that are set and mean nothing here, and why.
+    #[serde(skip)]
+    pub without_meaning: Vec<(&'static str, &'static str)>,
 }
 
 /// Variables of ascp that mean nothing here.
-pub(super) const WITHOUT_MEANING: [(&str, &str); 4] = [
+const WITHOUT_MEANING: [(&str, &str); 4] = [
     ("ASPERA_SCP_LICENSE", "haul needs no licence"),
     ("ASPERA_SRC_PASS", "haul reads no object storage"),
     ("ASPERA_DST_PASS", "haul writes no object storage"),
@@ -96,6 +99,10 @@ impl Environment {
                 .map(OsStr::to_string_lossy)
                 .map(|text| text.into_owned()),
             ssh_command: first(["HAUL_SSH_COMMAND", "HAUL_SSH_COMMAND"]),
+            without_meaning: WITHOUT_MEANING
+                .into_iter()
+                .filter(|(name, _)| variable(name).is_some())
+                .collect(),
         }
     }
 }
@@ -112,6 +119,7 @@ mod tests {
             ("HAUL_TOKEN", ""),
             ("ASPERA_SCP_TOKEN", "ATM2_x"),
             ("ASPERA_SCP_COOKIE", "job 7"),
+            ("ASPERA_SCP_LICENSE", "x"),
         ];
         let environment = Environment::of(|name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
@@ -119,6 +127,7 @@ mod tests {
         assert_eq!(environment.password.as_ref().unwrap().as_bytes(), b"ours");
         assert_eq!(environment.token.as_ref().unwrap().as_bytes(), b"ATM2_x");
         assert_eq!(environment.cookie.as_deref(), Some("job 7"));
+        assert_eq!(environment.without_meaning, [("ASPERA_SCP_LICENSE", "haul needs no licence")]);
         let shown = format!("{environment:?} {}", serde_json::to_string(&environment).unwrap());
         assert!(!shown.contains("ours") && !shown.contains("ATM2"), "{shown}");
         assert!(shown.contains(r#""password":"set""#), "{shown}");

@@ -1,7 +1,7 @@
 //! What is understood and typed, but without effect so far. To leave it out silently would change the result, so a
 //! transfer that asks for it is refused. Whoever makes one effective takes its line out.
 
-use super::{CarrierChoice, Plan};
+use super::Plan;
 use crate::cli::names::Keep;
 use crate::operands::{LocalEnd, PlannedRoute, Sources};
 
@@ -29,12 +29,6 @@ const NOT_YET: &[(&str, Asks)] = &[
     // Resume and overwrite.
     ("--save-before-overwrite", |plan| plan.resume.save_before_overwrite),
     ("--partial-file-suffix", |plan| plan.resume.partial_file_suffix.is_some()),
-    // Carriers.
-    ("--carrier", |plan| matches!(plan.carrier.choice, CarrierChoice::Https | CarrierChoice::Ssh)),
-    ("--proxy", |plan| plan.carrier.proxy.is_some()),
-    ("-x", |plan| plan.carrier.fallback_proxy.is_some()),
-    // Steering.
-    ("-M and --keepalive", |plan| plan.management.is_some()),
 ];
 
 /// The options of this plan that have no effect yet.

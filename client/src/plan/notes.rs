@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::environment::WITHOUT_MEANING;
+use super::environment::Environment;
 use crate::cli::names::{CipherName, FileChecksum};
 use crate::cli::{Cli, Manner};
 use crate::error::ClientError;
@@ -20,7 +20,7 @@ const MEASURED: &str = "haul finds what the path can carry by itself";
 const OWN_SIZES: &str = "haul chooses its sizes by itself";
 
 /// What of this line has no effect.
-pub(super) fn ignored(cli: &Cli) -> Vec<Ignored> {
+pub(super) fn ignored(cli: &Cli, environment: &Environment) -> Vec<Ignored> {
     let (inert, attributes) = (&cli.inert, &cli.attributes);
     let cipher_none = cli.rates.cipher == Some(CipherName::None);
     let other_checksum =
@@ -52,9 +52,7 @@ pub(super) fn ignored(cli: &Cli) -> Vec<Ignored> {
         ("--precalculate-disable", attributes.precalculate_disable, "haul counts while it sends"),
     ];
     let options = table.into_iter().filter(|row| row.1).map(|(option, _, reason)| Ignored { option, reason });
-    let variables = WITHOUT_MEANING
-        .into_iter()
-        .filter(|(name, _)| cli.manner == Manner::Ascp && std::env::var_os(name).is_some());
+    let variables = environment.without_meaning.iter().copied().filter(|_| cli.manner == Manner::Ascp);
     options.chain(variables.map(|(option, reason)| Ignored { option, reason })).collect()
 }
 

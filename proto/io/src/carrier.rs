@@ -327,6 +327,8 @@ const fn normalized(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use haul_proto::link::Way;
+
     use super::*;
 
     fn receive_all(carrier: &mut UdpCarrier, bytes: usize) -> Vec<Vec<u8>> {
@@ -350,7 +352,7 @@ mod tests {
             let to = SocketAddr::new(local, server.port().unwrap());
             let mut client = UdpCarrier::connect(to).unwrap();
             let bytes: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
-            let transmit = Transmit { to, length: bytes.len(), segment: 1440 };
+            let transmit = Transmit { way: Way::Udp, to, length: bytes.len(), segment: 1440 };
             assert_eq!(client.send(&transmit, &bytes), Sent::Taken);
             let got = receive_all(&mut server, bytes.len());
             assert_eq!(got.concat(), bytes);
@@ -372,7 +374,7 @@ mod tests {
             let bytes: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
             let to = SocketAddr::new(dialled, server.port().unwrap());
             client.set_dscp(Dscp::parse("EF").unwrap());
-            let transmit = Transmit { to, length: bytes.len(), segment: 1440 };
+            let transmit = Transmit { way: Way::Udp, to, length: bytes.len(), segment: 1440 };
             assert_eq!(client.send(&transmit, &bytes), Sent::Taken);
             let mut from = None;
             let mut got = 0;
@@ -386,7 +388,7 @@ mod tests {
             assert_eq!(got, bytes.len(), "{dialled} {bound:?}");
             // Back, from the address that was asked.
             server.set_dscp(Dscp::parse("CS1").unwrap());
-            let back = Transmit { to: from.unwrap(), length: 3000, segment: 1000 };
+            let back = Transmit { way: Way::Udp, to: from.unwrap(), length: 3000, segment: 1000 };
             assert_eq!(server.send(&back, &bytes[..3000]), Sent::Taken);
             assert_eq!(receive_all(&mut client, 3000).concat(), bytes[..3000], "{dialled} {bound:?}");
         }
@@ -407,7 +409,7 @@ mod tests {
         let server = UdpCarrier::bind(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0..=0).unwrap();
         let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port().unwrap());
         let mut client = UdpCarrier::connect(to).unwrap();
-        let transmit = Transmit { to, length: 70_000, segment: 70_000 };
+        let transmit = Transmit { way: Way::Udp, to, length: 70_000, segment: 70_000 };
         assert_eq!(client.send(&transmit, &[0; 70_000]), Sent::TooBig);
     }
 }

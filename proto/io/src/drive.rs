@@ -1,14 +1,16 @@
-//! The protocol thread: one machine, one carrier, one disk. It reads the clock once a turn and waits in `ppoll` for the
-//! socket, the waker, or the machine's next deadline. Not here: rules of the protocol.
+//! The protocol thread: one machine, its carriers, one disk. It reads the clock once a turn and waits in `ppoll` for the
+//! sockets, the waker, or the machine's next deadline. Not here: rules of the protocol.
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver as Inbox, TryRecvError};
 use std::time::{Duration, Instant};
 
 use haul_proto::control::{Cancel, Outcome, StoredFiles, Trouble};
-use haul_proto::link::{Link, Transmit};
+use haul_proto::ladder::{Ladder, Reason, Rung, Step, View};
+use haul_proto::link::{Link, Transmit, Way};
+use haul_proto::loss::Path;
 use haul_proto::rate::RateConfig;
 use haul_proto::stats::{Sample, Snapshot};
 use haul_proto::units::Rate;
@@ -18,6 +20,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::carrier::{Sent, UdpCarrier};
 use crate::disk::DiskError;
+use crate::streams::{Lost, Streams};
 use crate::waker::Waker;
 
 /// Batches sent before the socket is looked at again.
@@ -32,6 +35,9 @@ const PACED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Progress is told this often.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The ladder is asked this often: it counts in tenths of a second.
+const CLIMB_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After this long with the network saying "unreachable" and no answer, UDP is taken as rejected.
 const REJECTED_AFTER: Duration = Duration::from_millis(800);
@@ -49,6 +55,10 @@ pub enum Command {
     PeerGone,
     /// Other rate settings are in force.
     SetRate(RateConfig),
+    /// A stream of this kind is open.
+    AddStream(UnixStream, Rung),
+    /// No stream of this kind could be opened.
+    StreamFailed(Rung, String),
     /// What the peer needs of the next files.
     Verdicts(Verdicts),
     /// The user wants to stop.
@@ -94,6 +104,9 @@ pub enum DriveError {
     /// The peer gave up.
     #[error("{}", .0.message)]
     Cancelled(Cancel),
+    /// Neither UDP nor any other carrier works.
+    #[error("no carrier works: {0}")]
+    NoCarrier(String),
     /// The control channel is gone.
     #[error("the control connection was lost")]
     PeerGone,
@@ -112,7 +125,7 @@ impl DriveError {
         match self {
             Self::Protocol(_) => Trouble::Protocol,
             Self::Disk(error) => error.trouble,
-            Self::UdpSilent { .. } => Trouble::UdpSilent,
+            Self::UdpSilent { .. } | Self::NoCarrier(_) => Trouble::UdpSilent,
             Self::PeerSilent { .. } | Self::PeerGone => Trouble::PeerLost,
             Self::Cancelled(cancel) => cancel.trouble,
             Self::Interrupted => Trouble::Interrupted,
@@ -133,6 +146,19 @@ pub trait End {
         from: SocketAddr,
         datagram: &mut [u8],
     ) -> Result<(), DriveError>;
+    /// Takes a datagram from a stream.
+    ///
+    /// # Errors
+    /// If the session must end.
+    fn handle_stream_datagram(&mut self, now: Duration, datagram: &mut [u8]) -> Result<(), DriveError>;
+    /// Sends on this way from now on.
+    fn set_way(&mut self, now: Duration, way: Way);
+    /// What the next datagrams will be carried by.
+    fn set_path(&mut self, path: Path);
+    /// A path is gone, with all that was under way on it.
+    fn on_path_lost(&mut self, path: Path);
+    /// A datagram that asks over UDP whether it carries again.
+    fn poll_udp_probe(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit>;
     /// Acts on due timers.
     fn handle_timeout(&mut self, now: Duration);
     /// Moves requests to the disk and completions back. Returns whether anything moved.
@@ -186,6 +212,10 @@ pub enum News {
     Progress(Snapshot),
     /// What the sender knows about path and rate, whichever end this is.
     Sample(Sample),
+    /// Streams of this kind are wanted; [`Command::AddStream`] or [`Command::StreamFailed`] answers.
+    Open(Rung),
+    /// Another carrier is in use, and why.
+    Carrier(Rung, Reason),
 }
 
 /// Takes lines of verdicts to the peer. One that has no room gives the line back, and is asked again soon.
@@ -207,8 +237,12 @@ impl std::fmt::Debug for Outlet {
 /// What a transfer is driven with.
 #[derive(Debug)]
 pub struct Drive {
-    /// The socket.
-    pub carrier: UdpCarrier,
+    /// The UDP socket; none if UDP is not to be used.
+    pub carrier: Option<UdpCarrier>,
+    /// Decides about carriers; none at a server, which follows its client.
+    pub ladder: Option<Ladder>,
+    /// Streams, once there are any.
+    pub streams: StreamSet,
     /// Words from the control conversation.
     pub commands: Inbox<Command>,
     /// Wakes this thread when a command or a disk completion has come.
@@ -238,6 +272,26 @@ impl Clock {
     }
 }
 
+/// The streams of a running transfer, and what has become of them.
+#[derive(Debug)]
+pub struct StreamSet {
+    streams: Streams,
+    lost: Vec<Lost>,
+    /// The kind that the peer was last heard on.
+    heard_on: Rung,
+    /// Why streams could not be opened.
+    failures: Vec<String>,
+}
+
+impl Default for StreamSet {
+    fn default() -> Self {
+        Self { streams: Streams::default(), lost: Vec::new(), heard_on: Rung::Https, failures: Vec::new() }
+    }
+}
+
+/// Reasons that are kept for the last word.
+const MAX_FAILURES: usize = 4;
+
 impl Drive {
     /// Runs the transfer to its end. `observe` hears how it goes several times a second.
     ///
@@ -254,8 +308,12 @@ impl Drive {
         let mut buffer = Vec::with_capacity(70_000);
         let mut unsent: Option<Transmit> = None;
         let start = clock.now();
-        let mut gathering = Gathering::new(start, self.carrier.receive_buffer());
+        let receive_buffer = self.carrier.as_ref().map_or(0, UdpCarrier::receive_buffer);
+        let mut gathering = Gathering::new(start, receive_buffer);
         let mut progress = Progress { told: start, bytes: 0, rate: None };
+        let mut told = None;
+        let mut next_climb = start;
+        self.begin(start, end);
         let mut unsaid = None;
         loop {
             let mut busy = self.take_arrivals(clock, end, &mut gathering)?;
@@ -265,6 +323,11 @@ impl Drive {
             if let Some(outcome) = self.take_commands(now, end)? {
                 return Ok(self.finish(now, end, &mut buffer, outcome));
             }
+            if now >= next_climb {
+                next_climb = now + CLIMB_INTERVAL;
+                self.climb(now, end, &mut buffer, &mut unsent, observe);
+            }
+            self.tell_carrier(end, &mut told, observe);
             end.handle_timeout(now);
             busy |= self.send(clock, end, &mut buffer, &mut unsent);
             busy |= end.exchange_disk()?;
@@ -279,6 +342,7 @@ impl Drive {
             if !busy {
                 let until = end.poll_timeout().min(progress.told + SNAPSHOT_INTERVAL);
                 let now = clock.now();
+                let until = self.ladder.as_ref().map_or(until, |ladder| until.min(ladder.poll_timeout(now)));
                 let pause =
                     end.paced_until().filter(|_| unsent.is_none()).map(|paced| paced.saturating_sub(now));
                 if let Some(pause) = pause.filter(|&pause| pause <= PACED_PAUSE) {
@@ -291,6 +355,74 @@ impl Drive {
         }
     }
 
+    /// A client that is not to use UDP starts on a stream.
+    fn begin(&self, now: Duration, end: &mut dyn End) {
+        if self.ladder.as_ref().is_some_and(|ladder| ladder.rung() != Rung::Udp) {
+            end.set_way(now, Way::Stream);
+        }
+    }
+
+    /// The carrier in use.
+    fn rung(&self, end: &dyn End) -> Rung {
+        match (&self.ladder, end.link().way()) {
+            (Some(ladder), _) => ladder.rung(),
+            (None, Way::Udp) => Rung::Udp,
+            (None, Way::Stream) => self.streams.heard_on,
+        }
+    }
+
+    /// A server tells when it has followed its client to another carrier.
+    fn tell_carrier(&self, end: &dyn End, told: &mut Option<Rung>, observe: &mut dyn FnMut(News)) {
+        if self.ladder.is_none() && end.link().is_established() {
+            let rung = self.rung(end);
+            if told.replace(rung) != Some(rung) {
+                observe(News::Carrier(rung, Reason::Chosen));
+            }
+        }
+    }
+
+    /// Does what the ladder says.
+    fn climb(
+        &mut self,
+        now: Duration,
+        end: &mut dyn End,
+        buffer: &mut Vec<u8>,
+        unsent: &mut Option<Transmit>,
+        observe: &mut dyn FnMut(News),
+    ) {
+        let Some(ladder) = &mut self.ladder else { return };
+        let link = end.link();
+        let view = View {
+            udp_heard: link.udp_heard(),
+            udp_echo: link.udp_echo(),
+            // One is enough: hosts send such messages sparingly.
+            udp_rejected: self
+                .carrier
+                .as_ref()
+                .is_none_or(|carrier| carrier.unreachable() > 0 || carrier.refused().is_some()),
+            rtt: end.snapshot().rtt,
+        };
+        while let Some(step) = ladder.poll(now, &view) {
+            match step {
+                Step::Open(rung) => observe(News::Open(rung)),
+                Step::Take(rung, reason) => {
+                    let way = if rung == Rung::Udp { Way::Udp } else { Way::Stream };
+                    end.set_way(now, way);
+                    // It was made for the way that is left, and is repaired like all that was under way there.
+                    *unsent = None;
+                    observe(News::Carrier(rung, reason));
+                }
+                Step::Probe if unsent.is_none() => {
+                    if let (Some(probe), Some(carrier)) = (end.poll_udp_probe(now, buffer), &mut self.carrier)
+                    {
+                        carrier.send(&probe, buffer.get(..probe.length).unwrap_or_default());
+                    }
+                }
+                Step::Probe => {}
+            }
+        }
+    }
+
     /// Returns whether there may be more at once.
     fn take_arrivals(
         &mut self,
@@ -298,11 +430,13 @@ impl Drive {
         end: &mut dyn End,
         gathering: &mut Gathering,
     ) -> Result<bool, DriveError> {
+        let more = self.take_from_streams(clock, end)?;
+        let Some(carrier) = &mut self.carrier else { return Ok(more) };
         for _ in 0..RECEIVES_A_TURN {
             // Read after the call has returned: an older time would make packets arrive before they were sent, and the
             // least delay, on which rate control rests, would be too small for ever.
             let mut arrived = None;
-            let received = self.carrier.receive(|from, datagram| {
+            let received = carrier.receive(|from, datagram| {
                 let now = *arrived.get_or_insert_with(|| clock.now());
                 end.handle_datagram(now, from, datagram)
             })?;
@@ -310,10 +444,35 @@ impl Drive {
                 gathering.on_arrivals(now, received.bytes);
             }
             if !received.more {
-                return Ok(false);
+                return Ok(more);
             }
         }
         Ok(true)
+    }
+
+    fn take_from_streams(&mut self, clock: Clock, end: &mut dyn End) -> Result<bool, DriveError> {
+        let StreamSet { streams, lost, heard_on, .. } = &mut self.streams;
+        let more = streams.receive(lost, |kind, datagram| {
+            let before = end.link().stats().received;
+            end.handle_stream_datagram(clock.now(), datagram)?;
+            if end.link().stats().received > before {
+                *heard_on = kind;
+            }
+            Ok::<(), DriveError>(())
+        })?;
+        let lost = std::mem::take(lost);
+        for Lost { number, kind } in &lost {
+            tracing::debug!(stream = number, ?kind, "a stream is gone");
+            end.on_path_lost(Path::Stream(*number));
+        }
+        // Told once, however many have gone together.
+        for kind in [Rung::Https, Rung::Ssh] {
+            let gone = lost.iter().any(|lost| lost.kind == kind) && streams.count(kind) == 0;
+            if let Some(ladder) = self.ladder.as_mut().filter(|_| gone) {
+                ladder.on_failed(clock.now(), kind);
+            }
+        }
+        Ok(more)
     }
 
     fn tell_verdicts(&mut self, end: &mut dyn End, unsaid: &mut Option<Verdicts>) {
@@ -325,12 +484,31 @@ impl Drive {
         }
     }
 
-    fn take_commands(&self, now: Duration, end: &mut dyn End) -> Result<Option<Outcome>, DriveError> {
+    fn take_commands(&mut self, now: Duration, end: &mut dyn End) -> Result<Option<Outcome>, DriveError> {
         loop {
             return match self.commands.try_recv() {
                 // All at once: a peer that sends many must not make a queue of them.
                 Ok(Command::SetRate(config)) => {
                     end.set_rate(now, config);
+                    continue;
+                }
+                Ok(Command::AddStream(socket, kind)) => {
+                    self.streams.streams.add(socket, kind);
+                    if let Some(ladder) = &mut self.ladder {
+                        ladder.on_open(kind);
+                    }
+                    continue;
+                }
+                Ok(Command::StreamFailed(kind, reason)) => {
+                    if let Some(ladder) =
+                        self.ladder.as_mut().filter(|_| self.streams.streams.count(kind) == 0)
+                    {
+                        ladder.on_failed(now, kind);
+                    }
+                    if !self.streams.failures.contains(&reason) {
+                        self.streams.failures.truncate(MAX_FAILURES - 1);
+                        self.streams.failures.insert(0, reason);
+                    }
                     continue;
                 }
                 Ok(Command::PeerStored(stored)) => {
@@ -363,11 +541,26 @@ impl Drive {
     ) -> bool {
         for _ in 0..BATCHES_A_TURN {
             let now = clock.now();
+            let mut stream = 0;
+            if end.link().way() == Way::Stream {
+                let rung = self.rung(end);
+                // What does not fit now is made later: a batch belongs to the stream that carries it.
+                let Some(number) = self.streams.streams.with_room(rung) else { return false };
+                stream = number;
+                end.set_path(Path::Stream(number));
+            } else {
+                end.set_path(Path::Udp);
+            }
             let Some(transmit) = unsent.take().or_else(|| end.poll_transmit(now, buffer)) else {
                 return false;
             };
             let bytes = buffer.get(..transmit.length).unwrap_or_default();
-            match self.carrier.send(&transmit, bytes) {
+            if transmit.way == Way::Stream {
+                self.streams.streams.send(stream, transmit.segment, bytes);
+                continue;
+            }
+            let Some(carrier) = &mut self.carrier else { continue };
+            match carrier.send(&transmit, bytes) {
                 Sent::Taken => {}
                 Sent::Full => {
                     *unsent = Some(transmit);
@@ -385,13 +578,34 @@ impl Drive {
         if link.is_lost(now) {
             return Err(DriveError::PeerSilent { silent: link.silence(now) });
         }
+        let only_udp = self.ladder.as_ref().is_none_or(Ladder::is_exhausted);
         let waited = now.saturating_sub(start);
+        if !only_udp {
+            return Ok(());
+        }
+        let (unreachable, local) =
+            self.carrier.as_ref().map_or((0, None), |carrier| (carrier.unreachable(), carrier.refused()));
+        let on_stream = self.ladder.as_ref().is_some_and(|ladder| ladder.rung() != Rung::Udp);
+        if on_stream && self.streams.streams.count(self.rung(end)) == 0 {
+            return Err(DriveError::NoCarrier(self.reasons()));
+        }
         // One is enough: hosts send such messages sparingly.
-        let rejected = self.carrier.unreachable() > 0 && waited > REJECTED_AFTER;
+        let rejected = unreachable > 0 && waited > REJECTED_AFTER;
         if !link.is_established() && (rejected || waited > self.udp_timeout) {
-            return Err(DriveError::UdpSilent { waited, rejected, local: self.carrier.refused() });
+            if self.streams.failures.is_empty() {
+                return Err(DriveError::UdpSilent { waited, rejected, local });
+            }
+            let udp = if rejected { "UDP is rejected" } else { "nothing comes over UDP" };
+            return Err(DriveError::NoCarrier(format!("{udp}; {}", self.reasons())));
         }
         Ok(())
+    }
+
+    fn reasons(&self) -> String {
+        if self.streams.failures.is_empty() {
+            return "the connections broke".to_owned();
+        }
+        self.streams.failures.join("; ")
     }
 
     fn finish(&mut self, now: Duration, end: &mut dyn End, buffer: &mut Vec<u8>, outcome: Outcome) -> Ending {
@@ -401,7 +615,18 @@ impl Drive {
                 break;
             };
             let bytes = buffer.get(..transmit.length).unwrap_or_default();
-            self.carrier.send(&transmit, bytes);
+            match (transmit.way, &mut self.carrier) {
+                (Way::Udp, Some(carrier)) => {
+                    carrier.send(&transmit, bytes);
+                }
+                (Way::Udp, None) => {}
+                (Way::Stream, _) => {
+                    let rung = self.rung(end);
+                    if let Some(number) = self.streams.streams.with_room(rung) {
+                        self.streams.streams.send(number, transmit.segment, bytes);
+                    }
+                }
+            }
         }
         let mut outcome = outcome;
         end.settle(&mut outcome);
@@ -412,14 +637,17 @@ impl Drive {
         let flags = if for_room { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         // A full device queue (ENOBUFS) leaves the socket writable: look again soon.
         let time = if for_room { time.min(Duration::from_millis(1)) } else { time };
-        let descriptors: [BorrowedFd<'_>; 2] = [self.carrier.descriptor(), self.waker.descriptor()];
-        let [socket, waker] = descriptors;
-        let mut polled = [PollFd::new(socket, flags), PollFd::new(waker, PollFlags::POLLIN)];
+        let mut polled = vec![PollFd::new(self.waker.descriptor(), PollFlags::POLLIN)];
+        polled.extend(self.carrier.as_ref().map(|carrier| PollFd::new(carrier.descriptor(), flags)));
+        polled.extend(self.streams.streams.descriptors().map(|(socket, waits)| {
+            let room = if waits { PollFlags::POLLOUT } else { PollFlags::empty() };
+            PollFd::new(socket, PollFlags::POLLIN | room)
+        }));
         match ppoll(&mut polled, Some(TimeSpec::from_duration(time.min(Duration::from_secs(1)))), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(DriveError::Wait(errno)),
         }
-        if polled.last().is_some_and(|waker| waker.any() == Some(true)) {
+        if polled.first().is_some_and(|waker| waker.any() == Some(true)) {
             self.waker.clear();
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use haul_proto::control::{Outcome, SentCounters, StoredFiles};
-use haul_proto::link::{Link, Transmit};
+use haul_proto::link::{Link, Transmit, Way};
+use haul_proto::loss::Path;
 use haul_proto::range_set::RangeSet;
 use haul_proto::rate::RateConfig;
 use haul_proto::receiver::{Receiver, note_failure};
@@ -48,6 +49,26 @@ impl End for SendEnd {
         datagram: &mut [u8],
     ) -> Result<(), DriveError> {
         Ok(self.sender.handle_datagram(now, from, datagram)?)
+    }
+
+    fn handle_stream_datagram(&mut self, now: Duration, datagram: &mut [u8]) -> Result<(), DriveError> {
+        Ok(self.sender.handle_stream_datagram(now, datagram)?)
+    }
+
+    fn set_way(&mut self, now: Duration, way: Way) {
+        self.sender.set_way(now, way);
+    }
+
+    fn set_path(&mut self, path: Path) {
+        self.sender.set_path(path);
+    }
+
+    fn on_path_lost(&mut self, path: Path) {
+        self.sender.on_path_lost(path);
+    }
+
+    fn poll_udp_probe(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.sender.poll_udp_probe(now, buffer)
     }
 
     fn handle_timeout(&mut self, now: Duration) {
@@ -176,6 +197,23 @@ impl End for ReceiveEnd {
         datagram: &mut [u8],
     ) -> Result<(), DriveError> {
         Ok(self.receiver.handle_datagram(now, from, datagram)?)
+    }
+
+    fn handle_stream_datagram(&mut self, now: Duration, datagram: &mut [u8]) -> Result<(), DriveError> {
+        Ok(self.receiver.handle_stream_datagram(now, datagram)?)
+    }
+
+    fn set_way(&mut self, _now: Duration, way: Way) {
+        self.receiver.set_way(way);
+    }
+
+    fn set_path(&mut self, _path: Path) {}
+
+    // What a receiver sends is said again in the next report.
+    fn on_path_lost(&mut self, _path: Path) {}
+
+    fn poll_udp_probe(&mut self, _now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.receiver.poll_udp_probe(buffer)
     }
 
     fn handle_timeout(&mut self, _now: Duration) {}

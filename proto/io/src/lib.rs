@@ -8,6 +8,8 @@ pub mod carrier;
 pub mod disk;
 pub mod drive;
 mod ends;
+pub mod handover;
+pub mod streams;
 mod waker;
 
 pub use drive::{Command, DriveError, Ending, News, Outlet};

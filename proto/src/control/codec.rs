@@ -16,12 +16,66 @@ pub struct LineDecoder {
     searched: usize,
     /// The rest of a line that was too long is being dropped.
     skipping: bool,
+    /// Datagrams may come between lines.
+    with_frames: bool,
+    /// What came of them, each with its length before it.
+    frames: Vec<u8>,
+}
+
+/// A line cannot begin with this byte; a datagram between lines does.
+const FRAME_MARK: u8 = 0;
+
+/// Mark and length before a datagram between lines.
+const FRAME_HEAD: usize = 3;
+
+/// Puts marks before datagrams that have their lengths before them already, as streams carry them; returns how many bytes
+/// of them were whole and are taken.
+pub fn mark_frames(stream: &[u8], out: &mut Vec<u8>) -> usize {
+    let mut taken = 0;
+    while let Some((head, rest)) = stream.get(taken..).and_then(<[u8]>::split_first_chunk::<2>) {
+        let length = usize::from(u16::from_be_bytes(*head));
+        let Some(datagram) = rest.get(..length) else { break };
+        out.push(FRAME_MARK);
+        out.extend_from_slice(head);
+        out.extend_from_slice(datagram);
+        taken += 2 + length;
+    }
+    taken
 }
 
 impl LineDecoder {
     /// Takes bytes from the stream.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Takes datagrams between lines from now on, which both sides have agreed on.
+    pub const fn take_frames(&mut self) {
+        self.with_frames = true;
+    }
+
+    /// The datagrams that came, each with two bytes of length before it, as streams carry them. To be asked whenever
+    /// [`Self::poll_line`] has nothing more.
+    pub fn drain_frames(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frames)
+    }
+
+    /// Moves whole datagrams at the front out of the way. `false` if one has begun and is not whole.
+    fn split_off_frames(&mut self) -> bool {
+        let mut taken = 0;
+        let whole = loop {
+            let rest = self.buffer.get(taken..).unwrap_or_default();
+            if !self.with_frames || self.searched > 0 || self.skipping || rest.first() != Some(&FRAME_MARK) {
+                break true;
+            }
+            let Some([_, high, low]) = rest.first_chunk::<FRAME_HEAD>() else { break false };
+            let end = FRAME_HEAD + usize::from(u16::from_be_bytes([*high, *low]));
+            let Some(frame) = rest.get(1..end) else { break false };
+            self.frames.extend_from_slice(frame);
+            taken += end;
+        };
+        self.buffer.drain(..taken);
+        whole
     }
 
     /// The next whole message, if there is one.
@@ -38,6 +92,9 @@ impl LineDecoder {
     /// [`Error::ControlTooLong`] if it exceeds [`MAX_LINE_BYTES`].
     pub fn poll_line(&mut self) -> Result<Option<Vec<u8>>, Error> {
         loop {
+            if !self.split_off_frames() {
+                return Ok(None);
+            }
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(end) = unsearched.iter().position(|&byte| byte == b'\n').map(|at| at + self.searched)
             else {
@@ -92,6 +149,30 @@ mod tests {
 
     fn cancel() -> ClientMessage {
         ClientMessage::Cancel(Cancel { trouble: Trouble::Interrupted, message: "stop".into() })
+    }
+
+    #[test]
+    fn datagrams_between_lines_are_told_from_them_however_the_stream_is_cut() {
+        let line = encode_line(&cancel());
+        let datagrams = [&[0, 3][..], b"\n{\0", &[1, 0], &[b'\n'; 256]].concat();
+        let mut marked = Vec::new();
+        assert_eq!(mark_frames(&datagrams, &mut marked), datagrams.len());
+        assert_eq!(mark_frames(&[0, 9, 1], &mut Vec::new()), 0, "not whole yet");
+        let stream = [&marked[..], &line, &marked, &marked, &line].concat();
+        for step in [1, 2, 3, 7, 100, stream.len()] {
+            let mut decoder = LineDecoder::default();
+            decoder.take_frames();
+            let (mut frames, mut lines) = (Vec::new(), 0);
+            for bytes in stream.chunks(step) {
+                decoder.handle_bytes(bytes);
+                while let Some(message) = decoder.poll_message::<ClientMessage>().unwrap() {
+                    assert_eq!(message, cancel());
+                    lines += 1;
+                }
+                frames.extend(decoder.drain_frames());
+            }
+            assert_eq!((lines, &frames), (2, &datagrams.repeat(3)), "step {step}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::after::{AfterTransfer, StoredFiles};
 use super::path_text::PathText;
 use super::rate_terms::{RateGrant, RateTerms};
 use super::selection::{Feature, Selection, Sources, known_features};
+use super::token::Token;
 use crate::dscp::Dscp;
 use crate::stats::Limits;
 use crate::units::Rate;
@@ -263,6 +264,9 @@ pub struct Offer {
     /// Download: what of the sources is sent. None: all of them, under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Box<Selection>>,
+    /// What the application behind the transfer shows to be allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// What happens to the sources afterwards. None: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Box<AfterTransfer>>,
@@ -328,6 +332,9 @@ pub struct Agreement {
     /// What both sides understand beyond the first programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "known_features")]
     pub features: Vec<Feature>,
+    /// Where TLS connections go; none without that carrier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<HttpsEndpoint>,
     /// What the server changed in the offer and why, one sentence each, for the user.
     #[serde(default)]
     pub changes: Vec<String>,
@@ -341,6 +348,20 @@ impl Agreement {
     pub const fn rate(&self) -> RateTerms {
         RateTerms { policy: self.policy, target_rate: self.target_rate, min_rate: self.min_rate }
     }
+}
+
+/// Where TLS connections of a session go, and how server and client recognise each other there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpsEndpoint {
+    /// TCP port of the server's HTTPS.
+    pub port: u16,
+    /// SHA-256 of its certificate in DER form.
+    pub certificate_sha256: SecretHalf,
+    /// Makes the proof that each connection shows, once.
+    pub token: SecretHalf,
+    /// `host` or `host:port` of a proxy in front of the server, whose certificate an authority vouches for; used instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// Where datagrams go.
@@ -557,6 +578,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             after: None,
             secret: SecretHalf::new([1; 32]),
         }
@@ -575,12 +597,24 @@ mod tests {
             target_rate: Some(Rate::from_bps(1)),
             min_rate: None,
             dscp: None,
+            https: None,
             verdicts: false,
             renamed: false,
             features: Vec::new(),
             changes: vec!["so".into()],
             secret: SecretHalf::new([1; 32]),
         }
+    }
+
+    #[test]
+    fn a_token_stands_before_the_secret_and_only_where_there_is_one() {
+        let token = Token::try_from("ATM2_x".to_owned()).ok();
+        let with = text(&ClientMessage::Offer(Box::new(Offer { token, ..offer() })));
+        let without = text(&ClientMessage::Offer(Box::new(offer())));
+        assert_eq!(with.replace(r#""token":"ATM2_x","#, ""), without);
+        assert!(with.contains(r#""token":"ATM2_x","secret":"#), "{with}");
+        let ClientMessage::Offer(read) = serde_json::from_str(&with).unwrap() else { panic!("no offer") };
+        assert_eq!(read.token.unwrap().as_str(), "ATM2_x");
     }
 
     #[test]

@@ -12,12 +12,14 @@ pub mod negotiation;
 mod path_text;
 mod rate_terms;
 mod selection;
+mod token;
 
 pub use after::{AfterTransfer, MAX_STORED_RANGES, StoredFiles};
-pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, read_line};
+pub use codec::{LineDecoder, MAX_LINE_BYTES, encode_line, mark_frames, read_line};
 pub use message::*;
 pub use path_text::PathText;
 pub use rate_terms::{Ceiling, RateGrant, RateTerms};
 pub use selection::{
     Feature, LinkMode, MAX_FILTER_BYTES, MAX_FILTERS, MAX_SOURCES, MAX_SOURCES_BYTES, Selection, Sources,
 };
+pub use token::Token;

@@ -1,7 +1,9 @@
 //! Offer and policy make an agreement, or a refusal that says why and what to do. Pure: opening the port and making
 //! the secrets is the caller's.
 
-use super::message::{Agreement, Cipher, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint};
+use super::message::{
+    Agreement, Cipher, HttpsEndpoint, Offer, RatePolicy, Refusal, SecretHalf, Trouble, UdpEndpoint,
+};
 use super::rate_terms::{Ceiling, RateGrant};
 use super::selection::Feature;
 use crate::constants::PROTOCOL_VERSION;
@@ -30,6 +32,10 @@ pub struct Grant {
     pub udp: UdpEndpoint,
     /// The most the session may send or receive now.
     pub ceiling: Option<Ceiling>,
+    /// Features that the server does not have here, whatever this crate knows.
+    pub without: Vec<Feature>,
+    /// Where TLS connections go.
+    pub https: Option<HttpsEndpoint>,
     /// What the server sends carries this, whatever the client asks for.
     pub dscp: Option<Dscp>,
     /// The receiver will say what it needs of each file.
@@ -131,6 +137,8 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
     if let Some(wish) = offer.udp_port.filter(|&wish| wish != grant.udp.port) {
         changes.push(format!("UDP port {wish} is not to be had; {} is used", grant.udp.port));
     }
+    let mut features = Feature::common(&offer.features);
+    features.retain(|feature| !grant.without.contains(feature));
     Agreement {
         version: terms.version,
         program: grant.program,
@@ -143,9 +151,10 @@ pub fn agree(offer: &Offer, terms: Terms, grant: Grant) -> Agreement {
         target_rate,
         min_rate,
         dscp,
+        https: grant.https.filter(|_| features.contains(&Feature::HttpsCarrier)),
         verdicts: grant.verdicts && offer.verdicts,
         renamed: grant.renamed,
-        features: Feature::common(&offer.features),
+        features,
         changes,
         secret: grant.secret,
     }
@@ -180,6 +189,7 @@ mod tests {
             names: Vec::new(),
             features: Vec::new(),
             selection: None,
+            token: None,
             after: None,
             secret: SecretHalf::new([1; 32]),
         }
@@ -193,6 +203,8 @@ mod tests {
             secret: SecretHalf::new([2; 32]),
             udp: UdpEndpoint { port: 33001, addresses: Vec::new() },
             ceiling: None,
+            without: Vec::new(),
+            https: None,
             dscp: None,
             verdicts: false,
             renamed: false,

@@ -27,11 +27,16 @@ pub enum Feature {
     Links,
     /// The receiver tells which files it has stored, and the offer's `after` is heeded.
     Stored,
+    /// The same datagrams on TLS connections.
+    HttpsCarrier,
+    /// The same datagrams between the lines of the control conversation.
+    SshCarrier,
 }
 
 impl Feature {
     /// All that this crate knows.
-    pub const ALL: [Self; 3] = [Self::Selection, Self::Links, Self::Stored];
+    pub const ALL: [Self; 5] =
+        [Self::Selection, Self::Links, Self::Stored, Self::HttpsCarrier, Self::SshCarrier];
 
     /// What both know of `offered`.
     #[must_use]

@@ -78,6 +78,11 @@ impl Feedback {
         let delay = delay.wrapping_sub(zero);
         let (least, most) = self.delay.unwrap_or((delay, delay));
         self.delay = Some((least.min(delay), most.max(delay)));
+        self.on_floor(number, floor);
+    }
+
+    /// The same of a packet that came on a stream: its time there says nothing about the path of UDP.
+    pub(crate) fn on_floor(&mut self, number: u64, floor: u32) {
         let behind = u64::from((number as u32).wrapping_sub(floor));
         if let Some(floor) = number.checked_sub(behind).filter(|&floor| floor > self.floor) {
             self.raise_floor(floor);

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::constants::{
-    BASE_DATAGRAM, BLOCK_BYTES, HELLO_INTERVAL, IP_OVERHEAD, LOOKS_TOGETHER, STATS_INTERVAL_MIN,
+    BASE_DATAGRAM, BLOCK_BYTES, ECHO_INTERVAL, HELLO_INTERVAL, IP_OVERHEAD, LOOKS_TOGETHER,
+    STATS_INTERVAL_MIN,
 };
 use crate::control::{Failure, Feature, MAX_REPORTED_FAILURES, Outcome, PathText};
 use crate::disk::{BlockWrite, DiskDone, DiskRequest, EntryFailure, Looked};
-use crate::link::{Link, LinkConfig, Transmit};
+use crate::link::{ECHO_TOKEN, Link, LinkConfig, Transmit, Way};
 use crate::stats::{Sample, Snapshot};
 use crate::verdict::{Verdict, Verdicts};
 use crate::wire::Reader;
@@ -110,6 +111,34 @@ impl Receiver {
         from: SocketAddr,
         datagram: &mut [u8],
     ) -> Result<(), Error> {
+        self.take_datagram(now, Some(from), datagram)
+    }
+
+    /// Takes a datagram from a stream; it is opened in place.
+    ///
+    /// # Errors
+    /// As [`Self::handle_datagram`].
+    pub fn handle_stream_datagram(&mut self, now: Duration, datagram: &mut [u8]) -> Result<(), Error> {
+        self.take_datagram(now, None, datagram)
+    }
+
+    /// Sends on this way from now on. The client decides; a server follows it by itself.
+    pub const fn set_way(&mut self, way: Way) {
+        self.link.set_way(way);
+    }
+
+    /// A datagram that asks over UDP whether it carries again, while a stream is in use.
+    pub fn poll_udp_probe(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        self.link.seal_probe(buffer)
+    }
+
+    fn take_datagram(
+        &mut self,
+        now: Duration,
+        from: Option<SocketAddr>,
+        datagram: &mut [u8],
+    ) -> Result<(), Error> {
         let Some(opened) = self.link.open(now, from, datagram)? else {
             return Ok(());
         };
@@ -119,7 +148,10 @@ impl Receiver {
             PacketType::Data => {
                 let (header, piece) = DataHeader::decode(plaintext)
                     .ok_or(Error::PeerMisbehaved("a DATA packet is malformed"))?;
-                self.feedback.on_data(now, number, size, header.sent_us, header.floor);
+                match from {
+                    Some(_) => self.feedback.on_data(now, number, size, header.sent_us, header.floor),
+                    None => self.feedback.on_floor(number, header.floor),
+                }
                 match header.object {
                     Object::Manifest => {
                         self.manifest.handle_piece(header.offset, piece)?;
@@ -132,7 +164,12 @@ impl Receiver {
         }
     }
 
-    fn take_frames(&mut self, now: Duration, from: SocketAddr, plaintext: &[u8]) -> Result<(), Error> {
+    fn take_frames(
+        &mut self,
+        now: Duration,
+        from: Option<SocketAddr>,
+        plaintext: &[u8],
+    ) -> Result<(), Error> {
         let mut reader = Reader::new(plaintext);
         while let Some(frame) = Frame::decode(&mut reader)? {
             match frame {
@@ -140,10 +177,17 @@ impl Receiver {
                     if srtt_us > 0 {
                         self.feedback.set_rtt(Duration::from_micros(srtt_us.into()));
                     }
-                    self.queue(vec![Frame::Pong { token }]);
+                    // A challenge on UDP that is not in use gets no answer: that would move the peer there.
+                    if from.is_some() == (self.link.way() == Way::Udp) {
+                        self.queue(vec![Frame::Pong { token }]);
+                    }
                 }
                 Frame::Pong { token } => {
+                    if from.is_some() && token == ECHO_TOKEN {
+                        self.link.on_udp_echo(now);
+                    }
                     self.link.on_pong(from, token);
+                    self.link.take_moved();
                 }
                 Frame::Report(_) => return Err(Error::PeerMisbehaved("the sender sent a report")),
                 Frame::Stats(sample) if now >= self.next_sample => {
@@ -319,6 +363,10 @@ impl Receiver {
             let hello = Frame::Ping { token: 0, srtt_us: 0 };
             return self.link.seal_frames(buffer, &[hello], Some(BASE_DATAGRAM));
         }
+        if self.asks_for_echo() && now >= self.next_hello {
+            self.next_hello = now + ECHO_INTERVAL;
+            self.queue(vec![Frame::Ping { token: ECHO_TOKEN, srtt_us: 0 }]);
+        }
         if self.feedback.due().is_some_and(|due| due <= now) {
             self.mark_delivered(now);
             let standing = self.standing();
@@ -328,6 +376,11 @@ impl Receiver {
         }
         let frames = self.outgoing.pop_front()?;
         self.link.seal_frames(buffer, &frames, None)
+    }
+
+    /// A receiving client sees by itself when what it sends does not arrive, although it hears the server.
+    fn asks_for_echo(&self) -> bool {
+        self.link.is_client() && self.link.way() == Way::Udp && !self.complete
     }
 
     /// What a report says beside packet numbers and delays.
@@ -365,8 +418,9 @@ impl Receiver {
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {
         if self.link.is_established() {
-            self.feedback.due().unwrap_or(Duration::MAX)
-        } else if self.link.peer().is_some() {
+            let due = self.feedback.due().unwrap_or(Duration::MAX);
+            if self.asks_for_echo() { due.min(self.next_hello) } else { due }
+        } else if self.link.destination().is_some() {
             self.next_hello
         } else {
             Duration::MAX

@@ -16,16 +16,18 @@ use std::time::Duration;
 use crate::Error;
 use crate::constants::{
     BASE_DATAGRAM, HELLO_INTERVAL, INITIAL_CREDIT, MANIFEST_WINDOW, PING_INTERVAL, REPORT_INTERVAL_MAX,
-    REPORT_INTERVAL_MIN, REPORT_INTERVAL_UNKNOWN, REPORT_PATIENCE, TAIL_REPLAY_BYTES, TAIL_REPLAY_SHARE,
+    REPORT_INTERVAL_MIN, REPORT_INTERVAL_UNKNOWN, REPORT_PATIENCE, STREAM_DATAGRAM, TAIL_REPLAY_BYTES,
+    TAIL_REPLAY_SHARE,
 };
-use crate::link::{Link, LinkConfig};
-use crate::loss::{Ledger, Piece};
+use crate::link::{Link, LinkConfig, Transmit, Way};
+use crate::loss::{Cargo, Ledger, Path, Piece};
 use crate::manifest::{Record, TreeCheck};
 use crate::mtu::MtuSearch;
 use crate::pacer::Pacer;
 use crate::rate::{PathSample, RateConfig, RateController};
 use crate::rtt::Rtt;
 use crate::stats::{Limiter, Limits, Snapshot};
+use crate::units::Rate;
 use crate::verdict::{Decision, Verdicts, VerdictsIn};
 use crate::wire::Reader;
 use crate::wire::frame::Frame;
@@ -48,6 +50,16 @@ pub struct SenderConfig {
 
 /// Pongs that wait to be sent; a peer that asks faster is answered less often.
 const MAX_PENDING_PONGS: usize = 8;
+
+/// Rate on a stream without a target: more than any processor makes.
+const STREAM_RATE: Rate = Rate::from_bps(400_000_000_000);
+
+/// Targets below this are kept with small datagrams: two of [`STREAM_DATAGRAM`] would be a burst of a quarter of a second.
+const STREAM_SLOW: Rate = Rate::from_bps(20_000_000);
+
+/// After the return to UDP, what is under way on streams is waited for so long before the path is judged: most of it. The
+/// rest makes the path look faster for a round trip, as a burst does.
+const LEFTOVER_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Counters of a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +86,9 @@ pub struct Sender {
     link: Link,
     ledger: Ledger,
     rtt: Rtt,
+    /// What the next packets will be carried by, for the ledger.
+    path: Path,
+    rate_config: RateConfig,
     rate: RateController,
     pacer: Pacer,
     mtu: MtuSearch,
@@ -95,6 +110,8 @@ pub struct Sender {
     timeouts: u32,
     probes_due: u32,
     silence_marked: Duration,
+    /// When the way in use was taken, and the first packet number on it.
+    way_since: (Duration, u64),
     next_ping: Duration,
     ping_token: u64,
     idle: bool,
@@ -124,6 +141,8 @@ impl Sender {
             link: Link::new(now, &config.link),
             ledger: Ledger::default(),
             rtt: Rtt::default(),
+            path: Path::Udp,
+            rate_config: config.rate,
             rate: RateController::new(now, config.rate),
             pacer: Pacer::new(now),
             mtu: MtuSearch::default(),
@@ -145,6 +164,7 @@ impl Sender {
             timeouts: 0,
             probes_due: 0,
             silence_marked: now,
+            way_since: (now, 0),
             next_ping: now,
             ping_token: 0,
             idle: false,
@@ -159,8 +179,79 @@ impl Sender {
     /// Takes other rate settings in the middle of the transfer.
     pub fn set_rate(&mut self, now: Duration, config: RateConfig) {
         self.rate.set_config(config);
+        self.rate_config = config;
         self.sampling.target = config.target;
-        self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
+        self.set_pace(now);
+    }
+
+    /// Sends on this way from now on. The client decides; a server follows it by itself.
+    pub fn set_way(&mut self, now: Duration, way: Way) {
+        if self.link.way() != way {
+            self.link.set_way(way);
+            self.on_way_changed(now);
+        }
+    }
+
+    /// What the next datagrams will be carried by.
+    pub const fn set_path(&mut self, path: Path) {
+        self.path = path;
+    }
+
+    /// A path is gone, with all that was under way on it.
+    pub fn on_path_lost(&mut self, path: Path) {
+        self.ledger.close(path);
+    }
+
+    /// A datagram that asks over UDP whether it carries again, while a stream is in use.
+    pub fn poll_udp_probe(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        buffer.clear();
+        let number = self.link.next_number();
+        let transmit = self.link.seal_probe(buffer)?;
+        self.enter(number, now, Cargo::Probe, transmit.length, Path::Udp);
+        Some(transmit)
+    }
+
+    /// What was learnt of one way is of no use on the other: UDP starts as at first, and what streams make of delay and
+    /// loss never reaches its controller.
+    fn on_way_changed(&mut self, now: Duration) {
+        if self.link.way() == Way::Stream {
+            self.ledger.close(Path::Udp);
+        }
+        self.rtt = Rtt::default();
+        self.rate = RateController::new(now, self.rate_config);
+        self.clock = None;
+        self.mtu.fall_back(now);
+        self.timeouts = 0;
+        self.probes_due = 0;
+        self.last_timeout = now;
+        self.last_progress = now;
+        self.silence_marked = now;
+        self.replay.clear();
+        self.next_ping = now;
+        self.way_since = (now, self.link.next_number());
+        self.set_pace(now);
+    }
+
+    /// Tells the pacer what holds on the way in use. Streams are paced by their back-pressure, and by the target only.
+    fn set_pace(&mut self, now: Duration) {
+        match self.link.way() {
+            Way::Udp => {
+                self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
+            }
+            Way::Stream => {
+                let rate = self.rate_config.target.unwrap_or(STREAM_RATE);
+                self.pacer.set_rate(now, rate, self.datagram(), 1.0);
+            }
+        }
+    }
+
+    /// Size of the datagrams that carry content now. On a stream, where the rate allows it to, a record is filled.
+    fn datagram(&self) -> u16 {
+        match (self.link.way(), self.rate_config.target) {
+            (Way::Udp, _) => self.mtu.current(),
+            (Way::Stream, Some(target)) if target < STREAM_SLOW => BASE_DATAGRAM,
+            (Way::Stream, _) => STREAM_DATAGRAM,
+        }
     }
 
     /// Adds a manifest record. [`Record::End`] is the last.
@@ -233,6 +324,23 @@ impl Sender {
         from: SocketAddr,
         datagram: &mut [u8],
     ) -> Result<(), Error> {
+        self.take_datagram(now, Some(from), datagram)
+    }
+
+    /// Takes a datagram from a stream; it is opened in place.
+    ///
+    /// # Errors
+    /// As [`Self::handle_datagram`].
+    pub fn handle_stream_datagram(&mut self, now: Duration, datagram: &mut [u8]) -> Result<(), Error> {
+        self.take_datagram(now, None, datagram)
+    }
+
+    fn take_datagram(
+        &mut self,
+        now: Duration,
+        from: Option<SocketAddr>,
+        datagram: &mut [u8],
+    ) -> Result<(), Error> {
         let Some(opened) = self.link.open(now, from, datagram)? else {
             return Ok(());
         };
@@ -240,16 +348,25 @@ impl Sender {
             return Err(Error::PeerMisbehaved("the receiver sent content"));
         }
         let plaintext = opened.plaintext;
+        if self.link.take_moved() {
+            self.on_way_changed(now);
+        }
         let mut reader = Reader::new(plaintext);
         while let Some(frame) = Frame::decode(&mut reader)? {
             match frame {
                 Frame::Ping { token, .. } => {
-                    if self.pongs.len() < MAX_PENDING_PONGS {
+                    // Answers go where the questions came from. A challenge on UDP that is not in use gets none: that
+                    // would move the peer there.
+                    let here = from.is_some() == (self.link.way() == Way::Udp);
+                    if here && self.pongs.len() < MAX_PENDING_PONGS {
                         self.pongs.push_back(token);
                     }
                 }
                 Frame::Pong { token } => {
-                    if self.link.on_pong(from, token) {
+                    let moved = self.link.on_pong(from, token);
+                    if self.link.take_moved() {
+                        self.on_way_changed(now);
+                    } else if moved {
                         self.on_moved(now);
                     }
                 }
@@ -277,7 +394,7 @@ impl Sender {
         let interval = self.interval();
         let outcomes = self
             .ledger
-            .on_report(now, report, &self.rtt, interval)
+            .on_report(now, report, &self.rtt, interval, self.link.way())
             .ok_or(Error::PeerMisbehaved("a report tells of packets that were never sent"))?;
         let mut sample = PathSample {
             now,
@@ -300,6 +417,9 @@ impl Sender {
             }
         }
         self.resend.extend(outcomes.lost.iter().copied());
+        if outcomes.udp_arrived {
+            self.link.on_udp_echo(now);
+        }
         self.stats.lost_packets += outcomes.lost_packets;
         self.stats.arrived_packets += outcomes.arrived_packets;
         self.feed_mtu(now);
@@ -313,9 +433,9 @@ impl Sender {
         self.last_report = now;
         self.take_standing(report);
         self.unwrap_clock(report, &mut sample);
-        if report.bytes >= self.latest.bytes {
+        if report.bytes >= self.latest.bytes && self.tells_of_udp(now, report) {
             self.rate.on_report(&sample);
-            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
+            self.set_pace(now);
             self.idle = false;
         }
         if report.bytes >= self.latest.bytes {
@@ -323,6 +443,13 @@ impl Sender {
             self.latest = Report { runs: Vec::new(), complete, ..report.clone() };
         }
         Ok(())
+    }
+
+    /// Whether rate control may learn from a report: UDP is in use, and what came on streams before is out of the way.
+    fn tells_of_udp(&self, now: Duration, report: &Report) -> bool {
+        let (since, first) = self.way_since;
+        let settled = first == 0 || self.ledger.floor() >= first || now > since + LEFTOVER_PATIENCE;
+        self.link.way() == Way::Udp && report.largest >= first && settled
     }
 
     fn feed_mtu(&mut self, now: Duration) {
@@ -378,7 +505,7 @@ impl Sender {
         if !self.link.is_established() || self.latest.complete {
             return;
         }
-        if self.ledger.in_flight() == 0 {
+        if self.ledger.in_flight() == 0 || self.link.way() == Way::Stream {
             return;
         }
         if now >= self.repair_deadline() {
@@ -392,7 +519,7 @@ impl Sender {
         if now.saturating_sub(self.last_report.max(self.silence_marked)) > self.silence_patience() {
             self.silence_marked = now;
             self.rate.on_silence();
-            self.pacer.set_rate(now, self.rate.rate(), self.mtu.current(), self.rate.burst_share());
+            self.set_pace(now);
         }
     }
 
@@ -418,7 +545,7 @@ impl Sender {
         if let Some(paced) = self.paced_until {
             next = next.min(paced);
         }
-        if self.ledger.in_flight() > 0 && self.link.is_established() {
+        if self.ledger.in_flight() > 0 && self.link.is_established() && self.link.way() == Way::Udp {
             next = next.min(self.repair_deadline());
         }
         if self.replay.is_empty() && self.is_at_tail() {
@@ -440,6 +567,7 @@ impl Sender {
             && self.content.all_sent()
             && self.manifest.all_sent()
             && !self.latest.complete
+            && self.link.way() == Way::Udp
     }
 
     /// Fills the replay queue when the path would idle although packets under way are likely to be lost.

@@ -8,8 +8,8 @@ use crate::constants::{
     BASE_DATAGRAM, DATA_HEADER_BYTES, DATA_OVERHEAD, FIRST_FLIGHT_PACKETS, HEADER_BYTES, IP_OVERHEAD,
     PLAINTEXT_ALIGN, SHORT_PATH, SOCKET_BUFFER_MIN, TAG_BYTES,
 };
-use crate::link::Transmit;
-use crate::loss::{Cargo, Piece};
+use crate::link::{Transmit, Way};
+use crate::loss::{Cargo, Path, Piece};
 use crate::stats::Limiter;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{DataHeader, Object, PacketType};
@@ -25,7 +25,9 @@ impl Sender {
         self.limiter = (Limiter::Network, now);
         let transmit = self.poll_next(now, buffer);
         if transmit.is_some() {
-            self.limiter.0 = Limiter::SenderCpu;
+            // A stream that takes no more is the network, as long as it does.
+            let streaming = self.link.way() == Way::Stream;
+            self.limiter.0 = if streaming { Limiter::Network } else { Limiter::SenderCpu };
         }
         transmit
     }
@@ -36,7 +38,7 @@ impl Sender {
         if let Some(transmit) = self.poll_frames(now, buffer) {
             return Some(transmit);
         }
-        self.link.peer()?;
+        self.link.destination()?;
         if self.latest.complete {
             return None;
         }
@@ -55,11 +57,12 @@ impl Sender {
     fn poll_frames(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
         let number = self.link.next_number();
         if let Some(transmit) = self.link.poll_challenge(buffer) {
-            self.enter(number, now, Cargo::Frames, transmit.length);
+            // Challenges go over UDP, whatever else is in use.
+            self.enter(number, now, Cargo::Frames, transmit.length, Path::Udp);
             return Some(transmit);
         }
         let ping = now >= self.next_ping;
-        if self.link.peer().is_none() {
+        if self.link.destination().is_none() {
             if ping {
                 self.next_ping = now + self.ping_interval();
             }
@@ -80,25 +83,25 @@ impl Sender {
         // The first datagrams are padded to the size that the path must carry, so that a path that cannot is noticed.
         let size = (!self.link.is_established()).then_some(BASE_DATAGRAM);
         let transmit = self.link.seal_frames(buffer, &frames, size)?;
-        self.enter(number, now, Cargo::Frames, transmit.length);
+        self.enter(number, now, Cargo::Frames, transmit.length, self.path);
         Some(transmit)
     }
 
     fn poll_mtu_probe(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        if self.link.allowance() < u64::MAX {
+        if self.link.allowance() < u64::MAX || self.link.way() == Way::Stream {
             return None;
         }
         self.rtt.sampled()?;
         let size = self.mtu.poll_probe(now)?;
         let number = self.link.next_number();
         let transmit = self.link.seal_frames(buffer, &[], Some(size))?;
-        self.enter(number, now, Cargo::Probe, transmit.length);
+        self.enter(number, now, Cargo::Probe, transmit.length, self.path);
         Some(transmit)
     }
 
     /// Sends the oldest piece of unknown fate again, whatever window and pacer say.
     fn poll_repair_probe(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let to = self.link.peer()?;
+        let to = self.link.destination()?;
         if self.link.allowance() < u64::from(BASE_DATAGRAM) {
             return None;
         }
@@ -111,17 +114,16 @@ impl Sender {
         self.stats.retransmitted_bytes += u64::from(piece.length);
         let length = self.build(now, buffer, piece)?;
         self.pacer.on_sent(length as u64);
-        Some(Transmit { to, length, segment: length })
+        Some(Transmit { way: self.link.way(), to, length, segment: length })
     }
 
     fn poll_data(&mut self, now: Duration, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let to = self.link.peer()?;
+        let to = self.link.destination()?;
         self.plan_replay(now);
-        let datagram = self.mtu.current();
-        // Two datagrams always: a window below one would stop a slow flow for ever.
+        let datagram = self.datagram();
         let host_window = self.host_window();
-        let window = self.rate.window().min(host_window).max(2 * u64::from(datagram));
-        self.pacer.set_rate(now, self.rate.rate(), datagram, self.rate.burst_share());
+        let window = self.window(host_window, datagram);
+        self.set_pace(now);
         let batch = self.pacer.batch_bytes();
         let allowance = self.link.allowance();
         if self.ledger.in_flight() + u64::from(datagram) > window
@@ -134,7 +136,7 @@ impl Sender {
             return None;
         }
         if !self.pacer.may_send(now) {
-            if self.rate.is_at_target() {
+            if self.rate.is_at_target() || self.link.way() == Way::Stream {
                 self.limiter.0 = Limiter::TargetRate;
             }
             self.paced_until = Some(self.pacer.ready_at());
@@ -167,7 +169,16 @@ impl Sender {
         }
         self.sampling.began.get_or_insert(now);
         self.pacer.on_sent(length as u64 + packets * IP_OVERHEAD);
-        Some(Transmit { to, length, segment: segment.min(length) })
+        Some(Transmit { way: self.link.way(), to, length, segment: segment.min(length) })
+    }
+
+    /// What may be under way. Two datagrams always: a window below one would stop a slow flow for ever. On a stream it is
+    /// back-pressure that says when there is no more room.
+    fn window(&self, host_window: u64, datagram: u16) -> u64 {
+        match self.link.way() {
+            Way::Stream => u64::MAX,
+            Way::Udp => self.rate.window().min(host_window).max(2 * u64::from(datagram)),
+        }
     }
 
     /// Why there is nothing to send although more might go.
@@ -262,15 +273,15 @@ impl Sender {
         buffer.resize(start + length, 0);
         let datagram = buffer.get_mut(start..)?;
         let number = self.link.seal(datagram);
-        self.enter(number, now, Cargo::Piece(piece), length);
+        self.enter(number, now, Cargo::Piece(piece), length, self.path);
         Some(length)
     }
 
-    fn enter(&mut self, number: u64, now: Duration, cargo: Cargo, length: usize) {
+    pub(super) fn enter(&mut self, number: u64, now: Duration, cargo: Cargo, length: usize, path: Path) {
         if self.ledger.in_flight() == 0 {
             self.last_progress = now;
         }
-        self.ledger.on_sent(number, now, cargo, length as u16);
+        self.ledger.on_sent(number, now, cargo, length as u16, path);
         self.stats.packets += 1;
         self.stats.wire_bytes += length as u64 + IP_OVERHEAD;
     }

@@ -114,12 +114,29 @@ fn check_user(found: &mut Found, table: &FilledTable, entry: &UserEntry) {
             found.wrong(docroot, &what, &format!("{error}"));
         }
     }
+    check_authorize(found, table, entry);
     let Some(keys) = &entry.authorized_keys else { return };
     if let Some(owner) = owner
         && let Err(error) = trusted_file::read(keys, owner)
     {
         let what = format!("user `{}` cannot log in with a key", entry.name);
         found.warn(line_of(table, "authorized_keys"), &what, &error.to_string());
+    }
+}
+
+/// What is asked about transfers decides about them: nobody else may write to it.
+fn check_authorize(found: &mut Found, table: &FilledTable, entry: &UserEntry) {
+    let Some(program) = &entry.authorize else { return };
+    let (line, what) = (line_of(table, "authorize"), format!("authorize {}", program.display()));
+    match std::fs::metadata(program) {
+        Ok(metadata) if !metadata.is_file() || metadata.mode() & 0o111 == 0 => {
+            found.wrong(line, &what, "it is no program that can be run");
+        }
+        Ok(metadata) if metadata.mode() & 0o022 != 0 => {
+            found.wrong(line, &what, "others may write to it; take their right with chmod go-w");
+        }
+        Ok(_) => {}
+        Err(error) => found.wrong(line, &what, &error.to_string()),
     }
 }
 

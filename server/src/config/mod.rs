@@ -64,6 +64,8 @@ pub struct HttpsConfig {
     pub listen: Vec<SocketAddr>,
     /// Addresses without TLS.
     pub plain_listen: Vec<SocketAddr>,
+    /// The proxy that clients reach instead.
+    pub public: Option<String>,
     /// How browsers reach the pages; none is by the name that the client knows.
     pub url: Option<String>,
     /// Certificate and key; none makes them.
@@ -89,6 +91,8 @@ pub struct UserEntry {
     pub caps: SharedCaps,
     /// The most each of them may use.
     pub max_session_rate: Option<Rate>,
+    /// The program that is asked about each of them.
+    pub authorize: Option<PathBuf>,
     /// The system account of the worker, when the server runs as root.
     pub account: Option<String>,
 }
@@ -240,6 +244,7 @@ fn user(table: &FilledTable) -> UserEntry {
         },
         caps: shared_caps(table),
         max_session_rate: rate(table, "max_session_rate"),
+        authorize: optional_path(table, "authorize"),
         account: name("account"),
     }
 }
@@ -292,6 +297,10 @@ fn https(table: &FilledTable) -> HttpsConfig {
     HttpsConfig {
         listen: addresses(table, "listen"),
         plain_listen: addresses(table, "plain_listen"),
+        public: match table.cell("public").map(|cell| &cell.value) {
+            Some(Value::Name(name)) => Some(name.clone()),
+            _ => None,
+        },
         url: match table.cell("url").map(|cell| &cell.value) {
             Some(Value::Url(url)) => Some(url.clone()),
             _ => None,

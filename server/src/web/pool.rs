@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::UserEntry;
 use crate::logging::FILTER_VARIABLE;
-use crate::policy::{Account, PolicyError, PortRange, SessionPolicy, random_session_name};
+use crate::policy::{Account, Permissions, PolicyError, PortRange, SessionPolicy, random_session_name};
 
 /// A worker without requests is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -185,17 +185,21 @@ fn launch(program: &PathBuf, user: &UserEntry) -> io::Result<(Child, StdUnixStre
 
 /// What the worker may do; of what a session has, only the files concern it.
 fn policy(user: &UserEntry) -> Result<SessionPolicy, PolicyError> {
+    // Where a program decides about each transfer, nobody is to pass by it with a browser.
+    let permissions = if user.authorize.is_some() { Permissions::default() } else { user.permissions };
     Ok(SessionPolicy {
         session: random_session_name()?,
         user: user.name.clone(),
         peer: "browsers".to_owned(),
         docroot: user.docroot.clone(),
-        permissions: user.permissions,
+        permissions,
         max_session_rate: None,
         leased: false,
         dscp: None,
+        https: None,
         udp_ports: PortRange::DEFAULT,
         udp_bind: None,
+        authorize: None,
         account: user.account.clone().map(|name| Account { name }),
     })
 }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ const USUAL_LIMIT: Duration = Duration::from_secs(60);
 const FOREIGN_ENVIRONMENT: &[&str] = &[
     "SSH_AUTH_SOCK",
     "ASPERA_SCP_PASS",
+    "ASPERA_SCP_TOKEN",
+    "ASPERA_SCP_COOKIE",
     "ASPERA_SCP_KEY",
     "HAUL_KEY",
     "HAUL_PASSPHRASE",
@@ -42,6 +44,7 @@ const FOREIGN_ENVIRONMENT: &[&str] = &[
 /// A `haul` command being put together.
 #[derive(Debug, Clone)]
 pub struct Client {
+    name: &'static str,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     namespace: Option<String>,
@@ -56,6 +59,7 @@ impl Client {
     #[must_use]
     pub fn alone() -> Self {
         let client = Self {
+            name: "haul",
             arguments: Vec::new(),
             environment: Vec::new(),
             namespace: None,
@@ -78,6 +82,13 @@ impl Client {
             .arg("--known-hosts")
             .arg(server.known_hosts())
             .env("HOME", server.home())
+    }
+
+    /// Calls the program by this name, which decides about its manners; not in a namespace.
+    #[must_use]
+    pub fn called(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
     }
 
     /// Adds one argument.
@@ -146,6 +157,9 @@ impl Client {
             Some(namespace) => wan::command_in(namespace, &haul.to_string_lossy()),
             None => Command::new(haul),
         };
+        if self.namespace.is_none() {
+            command.arg0(self.name);
+        }
         command.args(&self.arguments);
         for name in FOREIGN_ENVIRONMENT {
             command.env_remove(name);

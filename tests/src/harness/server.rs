@@ -62,6 +62,8 @@ pub struct ServerOptions {
     pub tables: String,
     /// Listen for the HTTPS fallback: on 8443 in a namespace, else on a free port.
     pub https: bool,
+    /// More lines for the `[https]` table.
+    pub https_lines: String,
     /// Environment of `hauld`.
     pub environment: Vec<(String, String)>,
     /// Namespace and address to serve in; none is loopback.
@@ -89,6 +91,7 @@ impl Default for ServerOptions {
             more_users: Vec::new(),
             tables: String::new(),
             https: false,
+            https_lines: String::new(),
             environment: Vec::new(),
             place: None,
             known: true,
@@ -416,7 +419,7 @@ fn configuration(directory: &Path, options: &ServerOptions, account: Option<&str
         options.udp_lines
     );
     let https = if options.https { format!("\"{listen}:{}\"", ports.https) } else { String::new() };
-    let _ = write!(text, "[https]\nlisten = [{https}]\n\n");
+    let _ = write!(text, "[https]\nlisten = [{https}]\n{}\n\n", options.https_lines);
     for name in std::iter::once(USER).chain(options.more_users.iter().map(String::as_str)) {
         let _ = write!(
             text,

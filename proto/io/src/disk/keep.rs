@@ -146,6 +146,11 @@ pub(super) fn open(folder: &Folder, name: &[u8], make: bool) -> Result<Option<Ow
     Err(NoPartial::Busy)
 }
 
+/// Locks a partial file that has just been made. `false` if another transfer was quicker.
+pub(super) fn lock(file: &OwnedFd) -> bool {
+    flock(file, FlockOperation::NonBlockingLockExclusive) != Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// A plain file of this account without other names: what somebody else put there must not be written to.
 fn is_ours(about: &FileStat) -> bool {
     about.st_mode & 0o170_000 == 0o100_000 && about.st_nlink == 1 && about.st_uid == geteuid().as_raw()

@@ -536,14 +536,12 @@ impl Writer {
         partial::check(self.options.digest, piece.trailer.as_ref().ok_or_else(no_trailer)?, digest)?;
         let name = self.landing_name(file.parent, &file.name, Top::File(file.id))?;
         let folder = self.folders.open(file.parent)?;
-        let partial = partial_name(&self.options.session, file);
-        let written = partial::create(&folder, &partial, file).and_then(|descriptor| {
-            write_content(&descriptor, file, bytes, 0)
-                .and_then(|()| {
-                    partial::settle(&folder, &partial, &descriptor, file.size, &self.wanted(file, &name))
-                })
-                .inspect_err(|_| discard(&folder, &partial))
-        });
+        let (partial, descriptor) = self.create_small(file, &folder, &name)?;
+        let written = write_content(&descriptor, file, bytes, 0)
+            .and_then(|()| {
+                partial::settle(&folder, &partial, &descriptor, file.size, &self.wanted(file, &name))
+            })
+            .inspect_err(|_| discard(&folder, &partial));
         written.map_err(|errno| self.fault(file, &folder, errno))?;
         Ok(Stored { stored: bytes.len() as u64, end: Some(Finished::Stored) })
     }
@@ -638,6 +636,39 @@ impl Writer {
         let at_once = if sparse { AtOnce::Never } else { AtOnce::of(&descriptor, digest.is_some()) };
         let (file, last_used, part_digest, trailer) = (Some(descriptor), self.uses, None, None);
         Ok(Storing { partial, file, at_once, last_used, digest, part_digest, trailer, keep })
+    }
+
+    /// Makes the partial file of a file that lies in one block. Its name follows from the file's, so that the next
+    /// session uses what a killed one has left, rather than leaving it there for ever.
+    fn create_small(
+        &self,
+        file: &FileEntry,
+        folder: &Folder,
+        name: &[u8],
+    ) -> Result<(Vec<u8>, OwnedFd), Fault> {
+        let fault = |errno| self.fault(file, folder, errno);
+        if self.options.resume != ResumeCheck::None {
+            let names = keep::names(name);
+            let opened = match folder.create_file(&names.partial) {
+                Ok(made) if keep::lock(&made) => return Ok((names.partial, made)),
+                Ok(_) => Err(NoPartial::Busy),
+                Err(Errno::EEXIST) => keep::open(folder, &names.partial, true),
+                Err(errno) => Err(NoPartial::System(errno)),
+            };
+            match opened {
+                Ok(Some(left)) => {
+                    keep::discard_journal(folder, &names, true);
+                    nix::unistd::ftruncate(&left, 0).map_err(fault)?;
+                    return Ok((names.partial, left));
+                }
+                Err(NoPartial::Busy) => return Err(Fault::entry(BUSY.0, BUSY.1)),
+                Err(NoPartial::System(errno)) => return Err(fault(errno)),
+                Ok(None) | Err(NoPartial::Foreign) => {}
+            }
+        }
+        let partial = partial_name(&self.options.session, file);
+        let descriptor = partial::create(folder, &partial, file).map_err(fault)?;
+        Ok((partial, descriptor))
     }
 
     /// Makes the partial file: under a name of its own if it may be kept.

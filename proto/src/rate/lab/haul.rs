@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Event, Net, Packet};
 use crate::constants::{FIRST_FLIGHT_PACKETS, IP_OVERHEAD, REPORT_INTERVAL_MAX, REPORT_PATIENCE};
-use crate::loss::{Cargo, Ledger};
+use crate::link::Way;
+use crate::loss::{Cargo, Ledger, Path};
 use crate::pacer::Pacer;
 use crate::rate::{PathSample, RateConfig, RateController};
 use crate::receiver::feedback::Feedback;
@@ -151,7 +152,7 @@ impl Haul {
     }
 
     fn send(&mut self, net: &mut Net, size: u16) {
-        self.ledger.on_sent(self.number, net.now, Cargo::Frames, size);
+        self.ledger.on_sent(self.number, net.now, Cargo::Frames, size, Path::Udp);
         self.sent_at.push_back(net.now);
         net.send(Packet { flow: self.flow, number: self.number, size: u32::from(size) + IP_OVERHEAD as u32 });
         self.number += 1;
@@ -217,8 +218,10 @@ impl Haul {
     pub(super) fn on_report(&mut self, net: &mut Net, report: &Report, goes_on: bool) {
         let now = net.now;
         let interval = self.interval();
-        let outcomes =
-            self.ledger.on_report(now, report, &self.rtt, interval).expect("our own receiver is honest");
+        let outcomes = self
+            .ledger
+            .on_report(now, report, &self.rtt, interval, Way::Udp)
+            .expect("our own receiver is honest");
         let (raw, time, zero) =
             self.clock.get_or_insert((report.clock_us, Duration::from_secs(1), report.delay_min_us));
         let step = report.clock_us.wrapping_sub(*raw) as i32;
