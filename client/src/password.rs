@@ -97,9 +97,11 @@ async fn interactive(
             let answer = match password.take().filter(|_| !one.echo) {
                 Some(password) => password,
                 // An empty answer ends in the server's refusal, which says more than we could.
-                None => prompt::secret(&format!("{} ", sanitize::text(one.prompt.trim())))
-                    .await
-                    .unwrap_or_default(),
+                None => {
+                    prompt::secret(&format!("(asked by the server) {} ", sanitize::text(one.prompt.trim())))
+                        .await
+                        .unwrap_or_default()
+                }
             };
             answers.push(answer.as_str().to_owned());
         }

@@ -215,10 +215,11 @@ fn place(host: &str, port: u16) -> String {
 }
 
 async fn open(target: &Target, number: u16, place: &str) -> Result<Stream, DialError> {
-    let tcp = dial(&target.host, target.port, target.proxy.as_ref()).await?;
     let tls = |source| DialError::Tls { place: place.to_owned(), source };
+    // Before it is told to a proxy: the name may be the server's word.
     let name = ServerName::try_from(target.host.clone())
         .map_err(|error| tls(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)))?;
+    let tcp = dial(&target.host, target.port, target.proxy.as_ref()).await?;
     let connector = TlsConnector::from(Arc::new(client_config(&target.trust)?));
     let stream = connector.connect(name, tcp).await.map_err(tls)?;
     let http = |source| DialError::Http { place: place.to_owned(), source };
@@ -256,6 +257,9 @@ pub async fn dial(host: &str, port: u16, proxy: Option<&Proxy>) -> Result<TcpStr
     stream.set_nodelay(true).map_err(failed)?;
     haul_io::streams::bound_unsent(&stream);
     let Some(proxy) = proxy else { return Ok(stream) };
+    if host.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+    }
     let there = place(host, port);
     let login = proxy
         .authorization

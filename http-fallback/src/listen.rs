@@ -42,6 +42,9 @@ const H2_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_
 const FIRST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// Who has not shown who he is by then has to come again.
+const STRANGER_TIME: Duration = Duration::from_secs(60);
+
 /// From the stop until connections are dropped.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 pub trait Place: Send + Sync {
     /// Whoever is there has shown who he is: limits for strangers do not apply any more.
     fn on_login(&self);
+    /// Whether somebody is known to be there.
+    fn is_known(&self) -> bool;
     /// A password or token was wrong.
     fn on_refused(&self);
 }
@@ -144,14 +149,30 @@ async fn connection(
     };
     match timeout(TLS_DEADLINE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
-            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                speak_http2(stream, router, caller, shutdown).await;
-            } else {
-                speak_http1(stream, router, caller, shutdown).await;
+            let place = Arc::clone(&caller.place);
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let speak = async {
+                if h2 {
+                    speak_http2(stream, router, caller, shutdown).await;
+                } else {
+                    speak_http1(stream, router, caller, shutdown).await;
+                }
+            };
+            tokio::select! {
+                () = speak => {}
+                () = overdue(&*place) => debug!(%peer, "a stranger stayed too long"),
             }
         }
         Ok(Err(error)) => debug!(%peer, %error, "no TLS"),
         Err(_) => debug!(%peer, "no TLS in time"),
+    }
+}
+
+/// Returns when somebody who has not shown who he is has been there for long enough.
+async fn overdue(place: &dyn Place) {
+    tokio::time::sleep(STRANGER_TIME).await;
+    if place.is_known() {
+        std::future::pending::<()>().await;
     }
 }
 

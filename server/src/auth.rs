@@ -135,24 +135,33 @@ fn warn_of(path: &Path, ignored: &[authorized_keys::Ignored]) {
     }
 }
 
+/// What a login is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// Sessions, and the commands that make links.
+    All,
+    /// Sessions only: `command=` or `force-command` says so.
+    SessionsOnly,
+}
+
 /// Checks an attempt. Files are read on a thread of their own: the caller is the task that serves the connection.
 pub(crate) async fn check(
     user: Option<Arc<UserEntry>>,
     trust: Arc<Trust>,
     attempt: Attempt,
-) -> Result<(), Denied> {
+) -> Result<Grant, Denied> {
     let check = move || decide(user.as_deref(), &trust, &attempt);
     tokio::task::spawn_blocking(check).await.unwrap_or(Err(Denied::Interrupted))
 }
 
-fn decide(user: Option<&UserEntry>, trust: &Trust, attempt: &Attempt) -> Result<(), Denied> {
+fn decide(user: Option<&UserEntry>, trust: &Trust, attempt: &Attempt) -> Result<Grant, Denied> {
     match &attempt.credential {
         Credential::Probe(key, algorithm) => {
             check_algorithm(algorithm)?;
             // Any key may be one with a certificate, of an unknown user as of a known one: the peer is let go on to sign,
             // and judged then.
             if trust.certificates.load(Ordering::Relaxed) {
-                return Ok(());
+                return Ok(Grant::SessionsOnly);
             }
             decide_key(user, trust, attempt, key)
         }
@@ -169,7 +178,7 @@ fn decide_key(
     trust: &Trust,
     attempt: &Attempt,
     key: &PublicKey,
-) -> Result<(), Denied> {
+) -> Result<Grant, Denied> {
     let user = user.ok_or(Denied::UnknownUser)?;
     let path = user.authorized_keys.as_deref().map_or_else(String::new, |path| path.display().to_string());
     if trust.revoked()?.has_key(key.key_data()) {
@@ -180,7 +189,7 @@ fn decide_key(
     for line in listed.iter().filter(|line| line.is(key)) {
         let place = format!("{path}, line {}", line.line);
         match line.judge(attempt.peer, attempt.now) {
-            Verdict::Fits => return Ok(()),
+            Verdict::Fits => return Ok(line.grant()),
             Verdict::WrongSource => denied = Denied::WrongSource(place),
             Verdict::Expired => denied = Denied::Expired(place),
         }
@@ -193,7 +202,7 @@ fn decide_certificate(
     trust: &Trust,
     attempt: &Attempt,
     certificate: &Certificate,
-) -> Result<(), Denied> {
+) -> Result<Grant, Denied> {
     let user = user.ok_or(Denied::UnknownUser)?;
     if trust.revoked()?.has_certificate(certificate) {
         return Err(Denied::Revoked);

@@ -35,6 +35,10 @@ struct Request<'a> {
     sources: &'a [PathText],
     /// Upload: where to. Download: empty.
     destination: &'a PathText,
+    /// Sources are removed once they are stored at the other side.
+    removes_sources: bool,
+    /// Sources are moved there once they are stored at the other side.
+    moves_sources_to: Option<&'a PathText>,
     target_rate_bps: Option<u64>,
     token: Option<&'a str>,
 }
@@ -65,7 +69,19 @@ pub(crate) fn ask(
     sources: &[PathText],
 ) -> Result<Option<Rate>, Refusal> {
     let Some(program) = &policy.authorize else { return Ok(None) };
+    let moved = offer.after.as_deref().and_then(|after| after.move_to.as_ref());
+    // The program compares paths; they must mean what they say.
+    let climbs = |path: &PathText| path.as_bytes().split(|&byte| byte == b'/').any(|name| name == b"..");
+    if sources.iter().chain([&offer.destination]).chain(moved).any(climbs) {
+        return Err(Refusal {
+            trouble: Trouble::OutsideDocroot,
+            message: "paths may not hold `..` here".to_owned(),
+            remedy: "write the path without it".to_owned(),
+        });
+    }
     let request = Request {
+        removes_sources: offer.after.as_deref().is_some_and(|after| after.remove),
+        moves_sources_to: moved,
         session: &policy.session,
         user: &policy.user,
         peer: &policy.peer,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
 
+use crate::auth::Grant;
 use crate::source_pattern::SourceList;
 
 /// Longest line that is read, in bytes: an RSA key of 16,384 bits with options takes a quarter of it.
@@ -86,6 +87,11 @@ impl AuthorizedKey {
     /// Whom certificates of this authority must be for; none if the line does not say.
     pub(crate) fn principals(&self) -> Option<&[String]> {
         self.limits.principals.as_deref()
+    }
+
+    /// What a login by this line is good for.
+    pub(crate) const fn grant(&self) -> Grant {
+        if self.limits.sessions_only { Grant::SessionsOnly } else { Grant::All }
     }
 
     pub(crate) fn judge(&self, peer: IpAddr, now: SystemTime) -> Verdict {
@@ -228,6 +234,7 @@ struct Limits {
     expires: Option<SystemTime>,
     authority: bool,
     principals: Option<Vec<String>>,
+    sessions_only: bool,
 }
 
 impl Limits {
@@ -246,7 +253,7 @@ impl Limits {
             ("principals", Some(value)) if self.principals.is_none() => {
                 self.principals = Some(principals(value)?);
             }
-            ("command", Some(value)) if is_session_command(value) => {}
+            ("command", Some(value)) if is_session_command(value) => self.sessions_only = true,
             ("from" | "expiry-time" | "principals", _) => {
                 return Err(format!("{} must have one value and stand once", option.name));
             }

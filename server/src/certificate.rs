@@ -10,6 +10,7 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use thiserror::Error;
 
+use crate::auth::Grant;
 use crate::authorized_keys::{self, AuthorizedKey, Verdict};
 use crate::logging::shown;
 use crate::source_pattern::SourceList;
@@ -58,7 +59,7 @@ pub(crate) struct Terms<'a> {
 }
 
 /// Whether the certificate lets its holder in.
-pub(crate) fn judge(certificate: &Certificate, terms: &Terms<'_>) -> Result<(), Unfit> {
+pub(crate) fn judge(certificate: &Certificate, terms: &Terms<'_>) -> Result<Grant, Unfit> {
     if certificate.cert_type() != CertType::User {
         return Err(Unfit::HostCertificate);
     }
@@ -73,7 +74,10 @@ pub(crate) fn judge(certificate: &Certificate, terms: &Terms<'_>) -> Result<(), 
         Verdict::Expired => return Err(Unfit::AuthorityExpired),
     }
     check_principals(certificate, authority.principals().unwrap_or(terms.principals))?;
-    check_options(certificate, terms.peer)
+    match check_options(certificate, terms.peer)? {
+        Grant::All => Ok(authority.grant()),
+        Grant::SessionsOnly => Ok(Grant::SessionsOnly),
+    }
 }
 
 /// The library checks the signature too, but what follows must not depend on that.
@@ -114,7 +118,8 @@ fn check_principals(certificate: &Certificate, wanted: &[String]) -> Result<(), 
     Err(Unfit::OtherPrincipals(list.join(", ")))
 }
 
-fn check_options(certificate: &Certificate, peer: IpAddr) -> Result<(), Unfit> {
+fn check_options(certificate: &Certificate, peer: IpAddr) -> Result<Grant, Unfit> {
+    let mut grant = Grant::All;
     for (name, value) in certificate.critical_options().iter() {
         let unfit = || Unfit::CriticalOption(format!("{:?}", shown(name)));
         match name.as_str() {
@@ -124,12 +129,11 @@ fn check_options(certificate: &Certificate, peer: IpAddr) -> Result<(), Unfit> {
                     return Err(Unfit::WrongSource);
                 }
             }
-            // All that is ever granted here is a session, so a command that is one changes nothing.
-            "force-command" if authorized_keys::is_session_command(value) => {}
+            "force-command" if authorized_keys::is_session_command(value) => grant = Grant::SessionsOnly,
             _ => return Err(unfit()),
         }
     }
-    Ok(())
+    Ok(grant)
 }
 
 /// A key's fingerprint as ssh shows it.
@@ -167,7 +171,7 @@ mod tests {
         builder.valid_principal("alice").unwrap();
     }
 
-    fn judged(line: &str, certificate: &Certificate, at: u64) -> Result<(), Unfit> {
+    fn judged(line: &str, certificate: &Certificate, at: u64) -> Result<Grant, Unfit> {
         let (lines, ignored) = authorized_keys::parse(line.as_bytes());
         assert!(ignored.is_empty(), "{ignored:?}");
         let authorities: Vec<&AuthorizedKey> = lines.iter().collect();
@@ -188,15 +192,15 @@ mod tests {
         };
         let good = certificate(&authority, for_alice);
         for (at, expected) in [
-            (NOW, Ok(())),
-            (NOW - 3600, Ok(())),
+            (NOW, Ok(Grant::All)),
+            (NOW - 3600, Ok(Grant::All)),
             (NOW - 3601, Err(Unfit::Early)),
-            (NOW + 3599, Ok(())),
+            (NOW + 3599, Ok(Grant::All)),
             (NOW + 3600, Err(Unfit::Expired)),
         ] {
             assert_eq!(judged(&line(""), &good, at), expected, "at {at}");
         }
-        assert_eq!(judged(&line(",principals=\"bob,alice\""), &good, NOW), Ok(()));
+        assert_eq!(judged(&line(",principals=\"bob,alice\""), &good, NOW), Ok(Grant::All));
         assert!(matches!(judged(&line(",principals=\"bob\""), &good, NOW), Err(Unfit::OtherPrincipals(_))));
         assert_eq!(judged(&line(",from=\"10.0.0.0/8\""), &good, NOW), Err(Unfit::AuthorityWrongSource));
         let old = judged(&line(",expiry-time=\"20300101Z\""), &good, NOW);
@@ -232,11 +236,11 @@ mod tests {
             });
             judged(&line, &certificate, NOW)
         };
-        assert_eq!(option("source-address", "192.0.2.0/24"), Ok(()));
-        assert_eq!(option("source-address", "10.0.0.0/8,192.0.2.7"), Ok(()));
+        assert_eq!(option("source-address", "192.0.2.0/24"), Ok(Grant::All));
+        assert_eq!(option("source-address", "10.0.0.0/8,192.0.2.7"), Ok(Grant::All));
         assert_eq!(option("source-address", "10.0.0.0/8"), Err(Unfit::WrongSource));
         assert!(matches!(option("source-address", ""), Err(Unfit::CriticalOption(_))));
-        assert_eq!(option("force-command", "haul-session"), Ok(()));
+        assert_eq!(option("force-command", "haul-session"), Ok(Grant::SessionsOnly));
         assert!(matches!(option("force-command", "/bin/date"), Err(Unfit::CriticalOption(_))));
         assert!(matches!(option("verify-required", ""), Err(Unfit::CriticalOption(_))));
         assert!(matches!(option("new@example.org", "x"), Err(Unfit::CriticalOption(_))));

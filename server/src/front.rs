@@ -129,16 +129,22 @@ impl Front {
         &self,
         name: &str,
         password: Zeroizing<String>,
+        peer: IpAddr,
     ) -> Result<Arc<UserEntry>, Denied> {
         let passwords = self.passwords.as_ref().ok_or(Denied::NoPassword)?;
         let user = self.user(name);
         let hash = user.as_ref().and_then(|user| user.password.as_deref());
-        passwords.check(name, hash, password).await?;
+        passwords.check(name, hash, password, || !self.must_wait(peer)).await?;
         user.ok_or(Denied::UnknownUser)
     }
 
+    /// Whether a source is penalised at present.
+    pub(crate) fn must_wait(&self, peer: IpAddr) -> bool {
+        self.admission().check_penalty(Instant::now(), peer).is_err()
+    }
+
     /// Who may log in with what.
-    pub(crate) async fn check_key(&self, name: &str, attempt: auth::Attempt) -> Result<(), Denied> {
+    pub(crate) async fn check_key(&self, name: &str, attempt: auth::Attempt) -> Result<auth::Grant, Denied> {
         auth::check(self.user(name), Arc::clone(&self.trust), attempt).await
     }
 

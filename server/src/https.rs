@@ -178,6 +178,10 @@ impl Place for FrontPlace {
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.logged_in.get().is_some()
+    }
+
     fn on_refused(&self) {
         // Each counts, also on one connection: there they cost the least.
         if self.refusals.fetch_add(1, Ordering::Relaxed) < u8::MAX {

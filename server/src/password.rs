@@ -46,7 +46,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// Names whose failures are remembered; beyond it the one that rested longest is forgotten.
 const MAX_NAMES: usize = 4096;
 /// Login names are no longer than this, so more of a name tells nothing.
-const MAX_NAME_BYTES: usize = 64;
+const MAX_NAME_CHARS: usize = 64;
 
 /// Why there is no hash.
 #[derive(Debug, Error)]
@@ -103,14 +103,16 @@ impl Passwords {
         Self { work: Arc::new(Semaphore::new(PARALLEL)), failures: Mutex::default(), decoy }
     }
 
-    /// Checks a password against the hash of a user; `None` for a user who has none, or who is unknown.
+    /// Checks a password against the hash of a user; `None` for a user who has none, or who is unknown. Asks `welcome` when its
+    /// turn has come.
     pub(crate) async fn check(
         &self,
         name: &str,
         hash: Option<&str>,
         password: Zeroizing<String>,
+        welcome: impl Fn() -> bool,
     ) -> Result<(), Denied> {
-        let name = name.get(..MAX_NAME_BYTES).unwrap_or(name).to_owned();
+        let name: String = name.chars().take(MAX_NAME_CHARS).collect();
         let delay = self.failures().delay(Instant::now(), &name);
         tokio::time::sleep(delay).await;
         let known = hash.is_some();
@@ -118,6 +120,10 @@ impl Passwords {
         let Ok(permit) = Arc::clone(&self.work).acquire_owned().await else {
             return Err(Denied::Interrupted);
         };
+        // Guesses that queued before their source was penalised cost nothing any more.
+        if !welcome() {
+            return Err(Denied::Interrupted);
+        }
         let work = move || {
             // Held until the work is done, also if the connection is gone before.
             let _permit = permit;
@@ -196,7 +202,7 @@ mod tests {
         assert!(is_usable(&line), "{line}");
         assert!(!line.contains("horse"));
         let passwords = Passwords::new(hash(b"decoy").unwrap());
-        let check = async |hash, password| passwords.check("alice", hash, secret(password)).await;
+        let check = async |hash, password| passwords.check("alice", hash, secret(password), || true).await;
         assert!(check(Some(line.as_str()), "correct horse").await.is_ok());
         for wrong in ["", "correct horse ", "Correct horse"] {
             assert!(

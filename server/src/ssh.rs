@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{Instrument as _, Span, debug, info, warn};
 use zeroize::Zeroizing;
 
-use crate::auth::{Attempt, Credential, Denied};
+use crate::auth::{Attempt, Credential, Denied, Grant};
 use crate::config::UserEntry;
 use crate::front::Front;
 use crate::logging::shown;
@@ -77,6 +77,7 @@ pub(crate) struct Handler {
     span: Span,
     /// Set with the answer that lets the peer in.
     user: Option<Arc<UserEntry>>,
+    grant: Grant,
     probes: u32,
     channels: u32,
     /// The connection has had its session.
@@ -91,6 +92,7 @@ impl Handler {
             connection,
             span,
             user: None,
+            grant: Grant::SessionsOnly,
             probes: 0,
             channels: 0,
             started: false,
@@ -110,10 +112,13 @@ impl Handler {
     }
 
     /// Checks a key or certificate. `what` is how the log names it.
-    async fn check(&self, user: &str, credential: Credential, what: &str) -> Auth {
+    async fn check(&mut self, user: &str, credential: Credential, what: &str) -> Auth {
         let attempt = Attempt { credential, peer: self.peer(), now: SystemTime::now() };
         match self.front.check_key(user, attempt).await {
-            Ok(()) => Auth::Accept,
+            Ok(grant) => {
+                self.grant = grant;
+                Auth::Accept
+            }
             Err(reason) => self.refuse_login(user, what, &reason),
         }
     }
@@ -271,8 +276,11 @@ impl russh::server::Handler for Handler {
             return Ok(self.refuse_method(user, "password"));
         }
         let password = Zeroizing::new(password.to_owned());
-        let verdict = match self.front.check_password(user, password).await {
-            Ok(_) => Auth::Accept,
+        let verdict = match self.front.check_password(user, password, self.peer()).await {
+            Ok(_) => {
+                self.grant = Grant::All;
+                Auth::Accept
+            }
             Err(reason) => {
                 let _ = self.refuse_login(user, "password", &reason);
                 // Without the list the library would take the method away after one slip of the finger.
@@ -476,7 +484,9 @@ impl russh::server::Handler for Handler {
         if data == COMMAND {
             return self.start(channel, session).await;
         }
-        if let Some(command) = Command::parse(data) {
+        if self.grant == Grant::All
+            && let Some(command) = Command::parse(data)
+        {
             return self.run(channel, &command, session).await;
         }
         let command = shown(&String::from_utf8_lossy(data));

@@ -15,6 +15,9 @@ use crate::policy::SessionPolicy;
 /// A session waits so long for a port.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// What a client may say meanwhile, bytes: it is kept.
+const MOST_HEARD: usize = 256 << 10;
+
 /// Ports are tried again so often.
 const PAUSE_MS: u8 = 50;
 
@@ -37,6 +40,7 @@ pub(crate) fn open(
     let (first, last) = (policy.udp_ports.first, policy.udp_ports.last);
     let wish = offer.udp_port.filter(|wish| (first..=last).contains(wish));
     let begun = Instant::now();
+    let mut heard = 0;
     loop {
         let wished =
             wish.map_or(Err(()), |port| UdpCarrier::bind(policy.udp_bind, port..=port).map_err(drop));
@@ -56,15 +60,22 @@ pub(crate) fn open(
                     .to_owned(),
             });
         }
-        listen(input, decoder)?;
+        heard += listen(input, decoder)?;
+        if heard > MOST_HEARD {
+            return Err(Refusal {
+                trouble: Trouble::Limit,
+                message: format!("more than {MOST_HEARD} bytes were said before the agreement"),
+                remedy: String::new(),
+            });
+        }
     }
 }
 
-/// Listens to the client for the time of a pause.
-fn listen(input: &mut File, decoder: &mut LineDecoder) -> Result<(), Refusal> {
+/// Listens to the client for the time of a pause; how many bytes came.
+fn listen(input: &mut File, decoder: &mut LineDecoder) -> Result<usize, Refusal> {
     let mut waiting = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
     if poll(&mut waiting, PollTimeout::from(PAUSE_MS)) == Ok(0) {
-        return Ok(());
+        return Ok(0);
     }
     let mut buffer = [0; 4096];
     match input.read(&mut buffer) {
@@ -75,7 +86,7 @@ fn listen(input: &mut File, decoder: &mut LineDecoder) -> Result<(), Refusal> {
         }),
         Ok(count) => {
             decoder.handle_bytes(buffer.get(..count).unwrap_or_default());
-            Ok(())
+            Ok(count)
         }
     }
 }

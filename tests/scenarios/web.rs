@@ -119,6 +119,12 @@ fn a_link_signs_in_once_and_nobody_without_it() {
     assert!(visit.page("/files/").contains("This folder is empty"));
     assert_eq!(visit.status(&["-X", "POST", &visit.url("/signout")]), "303");
     assert_eq!(visit.status(&[&visit.url("/files/")]), "401");
+    // A key for sessions only makes none.
+    let keys = visit.server.directory().join("authorized_keys");
+    let public = fs::read_to_string(&keys).unwrap();
+    fs::write(&keys, format!("command=\"haul-session\" {public}")).unwrap();
+    let refused = visit.ssh(&["link", "--host", "localhost"]);
+    assert!(!refused.status.success() && refused.stdout.is_empty());
 }
 
 #[test]

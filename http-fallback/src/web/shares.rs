@@ -200,7 +200,7 @@ impl Shares {
             return Ok(None);
         };
         share.downloads.retain(|download| now < download.seen.saturating_add(DOWNLOAD_LIFE));
-        let limit = part.size.saturating_mul(2).saturating_add(SLACK);
+        let limit = part.size.saturating_mul(2).saturating_add(SLACK.min(part.size));
         let same = |download: &&mut Download| {
             download.address == part.address
                 && (&download.path, &download.version) == (&part.path, &part.version)
@@ -215,6 +215,7 @@ impl Shares {
         if share.count.is_some_and(|count| share.used >= count) {
             return Ok(None);
         }
+        let counted = share.count.is_some();
         share.used += 1;
         let number = share.used;
         if share.downloads.len() >= MAX_DOWNLOADS {
@@ -231,20 +232,22 @@ impl Shares {
             seen: now,
         });
         // Counted on disk before the first byte leaves.
-        self.store.save(&self.all)?;
+        if counted {
+            self.store.save(&self.all)?;
+        }
         Ok(Some(Claim { id: id.to_owned(), number, length: part.length }))
     }
 
     /// A part has ended, whole or not.
     pub fn settle(&mut self, claim: &Claim, sent: u64, now: u64) {
-        let share = self.all.iter_mut().find(|share| share.id == claim.id);
-        let download = share
-            .and_then(|share| share.downloads.iter_mut().find(|download| download.number == claim.number));
+        let Some(share) = self.all.iter_mut().find(|share| share.id == claim.id) else { return };
+        let counted = share.count.is_some();
+        let download = share.downloads.iter_mut().find(|download| download.number == claim.number);
         if let Some(download) = download {
             download.sent = download.sent.saturating_add(sent);
             download.claimed = download.claimed.saturating_sub(claim.length.saturating_sub(sent));
             download.seen = now;
-            if download.sent >= download.size {
+            if counted && download.sent >= download.size {
                 // So that a restart does not make it one that may go on. If the disk refuses, it may, and no more.
                 let _ = self.store.save(&self.all);
             }

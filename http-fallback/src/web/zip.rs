@@ -158,6 +158,10 @@ impl Walk<'_> {
             let (here, about) = (joined(path, &entry.name), entry.about);
             let usable = !(about.link && about.kind == EntryKind::Folder);
             if !usable || !self.docroot.is_readable(&here, about.kind) {
+                self.bytes += below.len() + entry.name.len();
+                if self.left_out.len() >= MAX_ENTRIES || self.bytes > MAX_NAME_BYTES {
+                    return Err(ZipError::TooLarge);
+                }
                 self.left_out.push(format!("{below}{}", safe_name(&entry.name)));
                 continue;
             }

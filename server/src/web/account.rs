@@ -44,15 +44,28 @@ fn ask_name(visit: &Visit, note: Option<&str>, user: &str, next: &str) -> Respon
     reply::page(status, page.html())
 }
 
+/// A source that has guessed wrong waits, on open connections too.
+pub(super) fn welcome(visit: &Visit) -> Result<(), Refusal> {
+    if visit.front.must_wait(visit.peer()) {
+        return Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many wrong attempts",
+            "Too many attempts from your address were wrong. Wait a minute, then try again.",
+        ));
+    }
+    Ok(())
+}
+
 /// By password. The answer is the same whatever was wrong, and late for who guesses.
 pub(super) async fn sign_in(mut visit: Visit) -> Result<Response<Body>, Refusal> {
     if !visit.front.takes_passwords() {
         return Err(Refusal::not_found());
     }
+    welcome(&visit)?;
     let form = visit.form().await?;
     let name = form.text("user").unwrap_or_default();
     let password = Zeroizing::new(form.text("password").unwrap_or_default().to_owned());
-    match visit.front.check_password(name, password).await {
+    match visit.front.check_password(name, password, visit.peer()).await {
         Ok(user) => visit.begin(&user.name, form.text("next").unwrap_or_default()),
         Err(reason) => {
             visit.caller.place.on_refused();

@@ -94,6 +94,9 @@ fn link(
 const SHARE_USAGE: &str = "usage: share PATH [--expires 7d] [--count N] [--password] [--host NAME]";
 
 /// Shares a file or folder that the user can read.
+/// A hash takes 64 MiB: so many at a time.
+static HASHING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
 async fn share(
     front: &Front,
     user: &UserEntry,
@@ -123,6 +126,7 @@ async fn share(
     (wish.path, wish.folder) = (about.path, about.folder);
     let password = with_password.then(new_password).transpose()?;
     if let Some(password) = password.clone() {
+        let _turn = HASHING.acquire().await.map_err(|error| error.to_string())?;
         let hashed = tokio::task::spawn_blocking(move || password::hash(password.as_bytes())).await;
         wish.password = Some(hashed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?);
     }

@@ -85,6 +85,8 @@ pub(super) async fn serve(mut visit: Visit, rest: &str) -> Result<Response<Body>
     if share.password.is_some() && !is_open(&visit, &share).await {
         return Ok(closed(&visit, StatusCode::UNAUTHORIZED, None));
     }
+    // Whoever has the link is known: a long download must not be taken for a stranger's silence.
+    visit.caller.place.on_login();
     let base = format!("/s/{token}/");
     let html = wants_html(&visit.headers);
     if share.folder {
@@ -262,7 +264,8 @@ fn basic_password(headers: &HeaderMap) -> Option<Zeroizing<String>> {
 async fn knows(visit: &Visit, share: &Share, password: Zeroizing<String>) -> bool {
     let Some(hash) = share.password.as_deref() else { return true };
     let passwords = visit.front.web.doors.passwords.get_or_init(|| Passwords::new(hash.to_owned()));
-    let right = passwords.check(&share.id, Some(hash), password).await.is_ok();
+    let welcome = || !visit.front.must_wait(visit.peer());
+    let right = passwords.check(&share.id, Some(hash), password, welcome).await.is_ok();
     if !right {
         visit.caller.place.on_refused();
         info!(share = share.id, source = %visit.peer(), "login failed");
@@ -272,6 +275,7 @@ async fn knows(visit: &Visit, share: &Share, password: Zeroizing<String>) -> boo
 
 /// The form with the password.
 async fn enter(visit: &mut Visit, share: &Share, token: &str) -> Result<Response<Body>, Refusal> {
+    super::account::welcome(visit)?;
     let form = visit.form().await?;
     let given = Zeroizing::new(form.text("password").unwrap_or_default().to_owned());
     if !knows(visit, share, given).await {

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body as RequestBody;
@@ -29,6 +29,9 @@ use crate::front::{Front, Options};
 
 /// The cookie of a session. The prefix makes browsers insist on TLS, this host and all paths.
 pub(super) const COOKIE_NAME: &str = "__Host-haul";
+
+/// A form comes at once.
+const FORM_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Longest form that is read.
 const MAX_FORM: usize = 16 << 10;
@@ -222,11 +225,12 @@ impl Visit {
     /// The fields of a form.
     pub(super) async fn form(&mut self) -> Result<Query, Refusal> {
         let body = std::mem::take(self.body.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let bytes = read_short(body, MAX_FORM).await.ok().flatten().ok_or_else(|| {
+        let read = tokio::time::timeout(FORM_DEADLINE, read_short(body, MAX_FORM)).await;
+        let bytes = read.ok().and_then(Result::ok).flatten().ok_or_else(|| {
             Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "This is too long",
-                "The form was longer than any of ours.",
+                "The form was longer than any of ours, or took too long to come.",
             )
         })?;
         Ok(Query::parse(&String::from_utf8_lossy(&bytes)))
