@@ -326,17 +326,20 @@ impl Writer {
 
     /// The name that an entry gets: its own, but for the single entry that takes the destination's name.
     fn landing_name(&mut self, parent: u64, name: &[u8], top: Top) -> Result<Vec<u8>, Fault> {
-        match &self.rename {
+        let name = match &self.rename {
             Some(rename) if parent == 0 => {
-                if *self.renamed.get_or_insert(top) == top {
-                    Ok(rename.clone())
-                } else {
+                if *self.renamed.get_or_insert(top) != top {
                     let message = "several entries cannot take one name; -d makes a folder for them";
-                    Err(Fault::entry(Trouble::WrongKind, message))
+                    return Err(Fault::entry(Trouble::WrongKind, message));
                 }
+                rename.as_slice()
             }
-            _ => Ok(name.to_vec()),
+            _ => name,
+        };
+        if keep::is_reserved(name) {
+            return Err(Fault::entry(Trouble::WrongKind, "the name is kept for unfinished files"));
         }
+        Ok(name.to_vec())
     }
 
     fn block(&mut self, block: BlockWrite) -> Result<DiskDone, DiskError> {
