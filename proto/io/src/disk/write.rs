@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 
 use haul_proto::constants::BLOCK_BYTES;
-use haul_proto::control::{Digest, MAX_STORED_RANGES, ResumeCheck, Trouble};
+use haul_proto::control::{Digest, MAX_STORED_RANGES, Overwrite, ResumeCheck, Trouble};
 use haul_proto::disk::{
     BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry, Looked,
 };
@@ -303,6 +303,11 @@ impl Writer {
         let name = self.landing_name(entry.parent, &entry.name, Top::Link);
         let made = name.and_then(|name| {
             let folder = self.folders.open(entry.parent)?;
+            if self.options.overwrite == Overwrite::Never
+                && folder.stat(&name).is_ok_and(|facts| matches!(facts.kind, Kind::File | Kind::Link))
+            {
+                return Ok(());
+            }
             let session = &self.options.session;
             make_link(&folder, &name, entry, session, self.options.preserve_times).map_err(
                 |error| match error {
