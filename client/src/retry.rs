@@ -32,6 +32,10 @@ pub(crate) struct Retry {
     attempts: u32,
     /// The server has agreed once: what fails from now on worked before.
     begun: bool,
+    /// Bytes that were there when the best attempt ended.
+    best: u64,
+    /// What is stored is removed at the source: an attempt that ended would find it missing.
+    removes: bool,
     before: Before,
 }
 
@@ -53,7 +57,7 @@ impl Retry {
         let wanted =
             resume.retry && (request.resume != ResumeCheck::None || request.plan.manner == Manner::Ascp);
         let patience = wanted.then(|| resume.retry_timeout.unwrap_or(PATIENCE));
-        Self::with_patience(patience)
+        Self { removes: request.wanted.after.is_some(), ..Self::with_patience(patience) }
     }
 
     fn with_patience(patience: Option<Duration>) -> Self {
@@ -65,6 +69,8 @@ impl Retry {
             pause: FIRST_PAUSE,
             attempts: 1,
             begun: false,
+            best: 0,
+            removes: false,
             before: Before::default(),
         }
     }
@@ -77,14 +83,19 @@ impl Retry {
         reached: Option<Snapshot>,
     ) -> Option<Duration> {
         self.begun |= reached.is_some();
-        if reached.is_some_and(|reached| reached.bytes_done > reached.bytes_held) {
+        // What an attempt brings that had been brought before is no progress: it might go on so without end.
+        if let Some(reached) =
+            reached.filter(|reached| reached.bytes_done > reached.bytes_held.max(self.best))
+        {
+            self.best = reached.bytes_done;
             self.progress = Instant::now();
             self.pause = FIRST_PAUSE;
         }
         let may_pass = match result {
             // The end of the attempt before may not have reached the server yet.
             Ok(summary) => {
-                self.attempts > 1 && summary.failures.iter().any(|failure| failure.trouble == Trouble::Busy)
+                let busy = || summary.failures.iter().any(|failure| failure.trouble == Trouble::Busy);
+                self.attempts > 1 && !self.removes && busy()
             }
             Err(error) => self.begun && may_pass(error),
         };
@@ -209,7 +220,11 @@ mod tests {
             assert!((0.7..=1.3).contains(&(pause / expected)), "{pauses:?}");
         }
         pauses.clear();
-        assert!(retry.after(&lost(), reached(1)).unwrap() < Duration::from_secs(2), "something moved");
+        assert!(
+            retry.after(&lost(), reached(5)).unwrap() > Duration::from_secs(20),
+            "no further than before"
+        );
+        assert!(retry.after(&lost(), reached(6)).unwrap() < Duration::from_secs(2), "something moved");
     }
 
     #[test]
@@ -220,6 +235,8 @@ mod tests {
         assert_eq!(retry.after(&busy(), reached(0)), None, "it is somebody else's");
         retry.after(&lost(), reached(5)).unwrap();
         assert!(retry.after(&busy(), reached(0)).is_some());
+        retry.removes = true;
+        assert_eq!(retry.after(&busy(), reached(0)), None, "what was stored is gone at the source");
     }
 
     #[test]

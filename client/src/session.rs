@@ -637,7 +637,10 @@ fn make_end(
                 ..SinkOptions::default()
             };
             let sink = Sink::start(destination, options, wake).map_err(disk_error)?;
-            let (features, verdicts) = (agreement.features.clone(), agreement.verdicts);
+            let (mut features, verdicts) = (agreement.features.clone(), agreement.verdicts);
+            // A server makes no links here that nobody asked for.
+            let links = request.wanted.selection.symbolic_links.copies();
+            features.retain(|feature| *feature != Feature::Links || links);
             let config = ReceiverConfig { link, socket_buffer, features, verdicts };
             Ok(Box::new(ReceiveEnd::new(Receiver::new(clock.now(), &config), sink)))
         }
@@ -709,7 +712,8 @@ fn local_items(
 
 /// What happens to the sources here afterwards.
 fn local_after(wanted: &Wanted) -> Result<Option<After>, ClientError> {
-    let Some(after) = &wanted.after else { return Ok(None) };
+    let wished = wanted.after.as_ref().filter(|after| after.remove || after.move_to.is_some());
+    let Some(after) = wished else { return Ok(None) };
     let move_to = after.move_to.as_ref().map(|path| absolute(Path::new(OsStr::from_bytes(path.as_bytes()))));
     Ok(Some(After {
         move_to: move_to.transpose()?,
@@ -734,6 +738,16 @@ fn check_features(
         Route::Upload { .. } => wanted.needed_of_a_receiver(),
         Route::Download { .. } => wanted.needed_of_a_sender(offer.selection.as_deref()),
     };
+    let download = matches!(request.direction, Route::Download { .. });
+    if download && offer.verdicts && !agreement.verdicts {
+        return Err(ClientError::trouble(
+            Trouble::Incompatible,
+            format!(
+                "{} is too old for --overwrite and -k; update hauld there, or use --overwrite=always -k0",
+                crate::sanitize::text(&agreement.program)
+            ),
+        ));
+    }
     if needed.iter().all(|feature| agreement.features.contains(feature)) {
         return Ok(());
     }

@@ -313,7 +313,8 @@ fn prepare_download(
     if offer.after.is_some() && !policy.permissions.write {
         return Err(not_permitted("remove or move what has been downloaded"));
     }
-    let after = offer.after.as_deref().map(|after| After {
+    let wished = offer.after.as_deref().filter(|after| after.remove || after.move_to.is_some());
+    let after = wished.map(|after| After {
         move_to: after.move_to.as_ref().map(|path| path.as_bytes().to_vec()),
         remove_empty_folders: after.remove_empty_folders,
         remove_empty_sources: after.remove_empty_sources,

@@ -244,3 +244,23 @@ fn what_a_killed_worker_leaves_of_small_files_is_used_up() {
     assert_same(&root, &docroot.join("into/tree"));
     assert_no_partials(&docroot);
 }
+
+#[test]
+fn small_files_that_only_look_alike_are_sent_again_together() {
+    let pair = pair();
+    for way in WAYS {
+        let (source, there) = (pair.from(way).join("tree"), pair.to(way).join("into/tree"));
+        make_small_files(&source, 20, 900, 900, 1);
+        make_small_files(&there, 20, 900, 900, 2);
+        for file in fs::read_dir(there.join("0000")).unwrap() {
+            touch(&file.unwrap().path(), 1_000_000);
+        }
+        if way == Way::Up {
+            pair.server.hand_over(&pair.server.docroot());
+        }
+        let outcome = copy(&pair, way, "tree", "into", &[]);
+        assert_eq!(number(&outcome, "files"), 20, "{}", outcome.story());
+        assert_same(&source, &there);
+        assert_no_partials(&pair.to(way));
+    }
+}

@@ -1,6 +1,8 @@
 //! What happens to sources that are stored at the other side: they are removed, or moved. Only what is still what was
 //! sent is touched, and nothing through a link. Not here: how it is known what is stored.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use haul_proto::control::Trouble;
@@ -37,7 +39,11 @@ struct KeptFile {
     path: Box<[u8]>,
     /// Where it landed; kept only if it is needed.
     landed: Box<[u8]>,
+    /// Hash of where it landed.
+    landing: u64,
     facts: Facts,
+    /// It was reached through a link to a folder.
+    through_link: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +52,8 @@ struct Books {
     files: Vec<KeptFile>,
     /// In the order in which they were left: what is below comes first.
     folders: Vec<(Box<[u8]>, bool)>,
+    /// How many entries landed under one name, by its hash: only the last of them is there.
+    landings: HashMap<u64, u32>,
 }
 
 /// The files of a walk, noted for afterwards. Clones share them.
@@ -62,10 +70,21 @@ impl Kept {
     }
 
     /// The next file of the manifest.
-    pub(super) fn file(&self, path: &[u8], landed: &[u8], facts: Facts) {
+    pub(super) fn file(&self, path: &[u8], landed: &[u8], facts: Facts, through_link: bool) {
+        let landing = self.lands(landed);
         let landed = if self.after.move_to.is_some() { landed } else { b"" };
-        let file = KeptFile { path: path.into(), landed: landed.into(), facts };
+        let file = KeptFile { path: path.into(), landed: landed.into(), landing, facts, through_link };
         self.books.lock().unwrap_or_else(PoisonError::into_inner).files.push(file);
+    }
+
+    /// An entry that is no folder lands there. Returns the hash of it.
+    pub(super) fn lands(&self, landed: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        landed.hash(&mut hasher);
+        let landing = hasher.finish();
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        *books.landings.entry(landing).or_default() += 1;
+        landing
     }
 
     /// A folder whose content has been walked; the user named it, or a folder above it.
@@ -85,7 +104,8 @@ impl Kept {
             if !stored.contains_all(number as u64..number as u64 + 1) {
                 continue;
             }
-            match self.settle_file(file, &mut open) {
+            let alone = books.landings.get(&file.landing).is_none_or(|&count| count <= 1);
+            match self.settle_file(file, alone, &mut open) {
                 Ok(()) => settled.files += 1,
                 Err(error) => {
                     let (trouble, message) =
@@ -103,8 +123,20 @@ impl Kept {
         settled
     }
 
-    fn settle_file(&self, file: &KeptFile, open: &mut Option<(Box<[u8]>, Folder)>) -> Result<(), DiskError> {
+    fn settle_file(
+        &self,
+        file: &KeptFile,
+        alone: bool,
+        open: &mut Option<(Box<[u8]>, Folder)>,
+    ) -> Result<(), DiskError> {
         let action = if self.after.move_to.is_some() { "move" } else { "remove" };
+        let refuse = |reason: &str| Err(DiskError::new(action, &file.path, Trouble::SourceChanged, reason));
+        if !alone {
+            return refuse("another source landed under the same name");
+        }
+        if file.through_link {
+            return refuse("it was reached through a symbolic link");
+        }
         let (above, name) = split(&file.path);
         if open.as_ref().is_none_or(|(path, _)| **path != *above) {
             *open = Some((above.into(), self.root.open_folder(above)?));
@@ -112,7 +144,6 @@ impl Kept {
         let Some((_, folder)) = open else { return Ok(()) };
         let system = |errno| DiskError::system(action, &file.path, errno);
         let facts = folder.stat(name).map_err(system)?;
-        let refuse = |reason: &str| Err(DiskError::new(action, &file.path, Trouble::SourceChanged, reason));
         if facts.kind == Kind::Link {
             return refuse("it is a symbolic link, and what it points to was sent");
         }
@@ -173,7 +204,7 @@ mod tests {
         let root = Docroot::open(root).unwrap();
         let kept = Kept::new(root.clone(), after);
         for path in files {
-            kept.file(path.as_bytes(), path.as_bytes(), root.stat(path.as_bytes()).unwrap());
+            kept.file(path.as_bytes(), path.as_bytes(), root.stat(path.as_bytes()).unwrap(), false);
         }
         kept
     }
@@ -214,6 +245,17 @@ mod tests {
         ] {
             assert_eq!(at(name).exists(), there, "{name}");
         }
+    }
+
+    #[test]
+    fn of_sources_that_landed_under_one_name_none_is_removed() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join("a"), "a").unwrap();
+        let kept = kept(top.path(), REMOVE, &["a"]);
+        kept.lands(b"a");
+        let settled = kept.settle(&all(1));
+        assert!(settled.failures[0].message.contains("another source"), "{settled:?}");
+        assert!(top.path().join("a").exists());
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub(super) fn names(name: &[u8]) -> Names {
     Names { partial: with("part"), journal: with("journal"), next: with("journal-next") }
 }
 
+/// Whether a name is one of those that unfinished files have, here or in [`super::partial`].
+pub(super) fn is_reserved(name: &[u8]) -> bool {
+    let ends: [&[u8]; 3] = [b".part", b".journal", b".journal-next"];
+    name.starts_with(b".haul-") && ends.iter().any(|end| name.ends_with(end))
+}
+
 /// See [`names`].
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -230,6 +236,8 @@ pub(super) fn store(file: impl AsFd, folder: &Folder, names: &Names, journal: &[
 pub(super) struct Journaling {
     thread: Option<Thread>,
     away: bool,
+    /// The system tells only once that bytes were lost: no journal is true after that.
+    failed: Option<Errno>,
 }
 
 /// Where jobs go, where what came of them is told, and who does them.
@@ -249,26 +257,31 @@ impl Journaling {
     /// # Errors
     /// If the last one could not be written: what is on the disk is not what was written to it.
     pub(super) fn is_free(&mut self) -> nix::Result<bool> {
+        self.outcome()?;
         let Some((_, done, _)) = self.thread.as_ref().filter(|_| self.away) else {
             return Ok(true);
         };
-        match done.try_recv() {
-            Ok(result) => {
-                self.away = false;
-                result.map(|()| true)
-            }
-            Err(TryRecvError::Empty) => Ok(false),
+        let result = match done.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => Err(Errno::EIO),
-        }
+        };
+        self.away = false;
+        self.failed = result.err();
+        self.outcome().map(|()| true)
     }
 
     /// Waits for the journal that is being written.
     pub(super) fn wait(&mut self) -> nix::Result<()> {
-        let Some((_, done, _)) = self.thread.as_ref().filter(|_| self.away) else {
-            return Ok(());
-        };
-        self.away = false;
-        done.recv().unwrap_or(Err(Errno::EIO))
+        if let Some((_, done, _)) = self.thread.as_ref().filter(|_| self.away) {
+            self.failed = done.recv().unwrap_or(Err(Errno::EIO)).err();
+            self.away = false;
+        }
+        self.outcome()
+    }
+
+    fn outcome(&self) -> nix::Result<()> {
+        self.failed.map_or(Ok(()), Err)
     }
 
     /// Begins a journal.

@@ -7,6 +7,7 @@ use haul_proto::disk::FileEntry;
 use haul_proto::manifest::{Attributes, Trailer};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::stat::fstat;
 use nix::sys::uio::pwrite;
 use nix::unistd::{fdatasync, ftruncate};
 
@@ -129,6 +130,11 @@ pub(super) fn settle(
     if size >= LARGE_FILE {
         // Small ones are made durable together, at the end.
         fdatasync(file)?;
+    }
+    // Nothing gets the final name but what was checked.
+    let about = fstat(file)?;
+    if folder.stat(partial)?.identity != (about.st_dev, about.st_ino) {
+        return Err(Errno::ESTALE);
     }
     folder.rename(partial, wanted.name)
 }

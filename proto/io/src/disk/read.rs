@@ -188,7 +188,8 @@ impl Reader {
             let extent = self.layout.push(missing.wanted_bytes(listed.facts.size))?;
             return Some((listed, missing, extent));
         }
-        if begun || self.parts.is_empty() && self.again.is_none() {
+        // Once it is known which files come again, they follow one another as the first ones do.
+        if self.again.is_none() && (begun || self.parts.is_empty()) {
             return None;
         }
         self.next_again()

@@ -19,6 +19,7 @@ use nix::dir::Dir;
 use super::after::Kept;
 use super::facts::{Facts, Kind};
 use super::folder::Folder;
+use super::keep::is_reserved;
 use super::landing::SourceItem;
 use super::{DiskError, Docroot, Filter, join};
 
@@ -79,6 +80,8 @@ pub(super) struct Walker<N> {
     bytes: u64,
     /// The folders that hold the one being walked; a link to one of them would never end.
     above: Vec<(u64, u64)>,
+    /// How many of them were entered through a link.
+    links_above: usize,
     /// Numbers of the folders that were listed for the sake of what lands in them.
     landings: HashMap<Vec<u8>, u64>,
 }
@@ -104,6 +107,7 @@ impl<N: Fn()> Walker<N> {
             folders: 0,
             bytes: 0,
             above: Vec::new(),
+            links_above: 0,
             landings: HashMap::new(),
         }
     }
@@ -125,6 +129,7 @@ impl<N: Fn()> Walker<N> {
             Ok(facts) => facts,
             Err(error) => return self.skip(path, &error),
         };
+        self.links_above = usize::from(facts.kind == Kind::Folder && self.is_link(path));
         let target = item.target.clone().or_else(|| self.root.last_name(path)).unwrap_or_default();
         let split = target.iter().rposition(|&byte| byte == b'/');
         let (above, name) = match split {
@@ -150,7 +155,7 @@ impl<N: Fn()> Walker<N> {
                 Ok(_) if self.filter.links() == LinkMode::Skip => Ok(()),
                 Ok(text) => {
                     let parent = self.landing(above, item.base.as_deref())?;
-                    self.link(parent, name.to_vec(), path, (text, &facts))
+                    self.link(parent, name.to_vec(), (path, &target), (text, &facts))
                 }
                 Err(error) => self.skip(path, &error),
             },
@@ -244,8 +249,11 @@ impl<N: Fn()> Walker<N> {
         self.above.push(identity);
         for name in below {
             let (path, landed) = place.below(&name);
+            let link = usize::from(self.is_link(&path));
+            self.links_above += link;
             self.folder(place.id, name, &path, &landed)?;
             self.note_folder(&path, false);
+            self.links_above -= link;
         }
         self.above.pop();
         Ok(())
@@ -284,6 +292,10 @@ impl<N: Fn()> Walker<N> {
     ) -> Result<(), Stopped> {
         names.sort_unstable();
         for name in names.drain(..) {
+            if is_reserved(&name) {
+                tracing::debug!(name = %name.escape_ascii(), "left out: it belongs to an unfinished file");
+                continue;
+            }
             let (path, landed) = place.below(&name);
             let facts = match self.look(folder, &name, &path) {
                 Ok(facts) => facts,
@@ -302,7 +314,7 @@ impl<N: Fn()> Walker<N> {
                 Kind::Folder => below.push(name),
                 Kind::Link if self.filter.links() == LinkMode::Skip => {}
                 Kind::Link => match folder.read_link(&name) {
-                    Ok(text) => self.link(place.id, name, &path, (text, &facts))?,
+                    Ok(text) => self.link(place.id, name, (&path, &landed), (text, &facts))?,
                     Err(errno) => self.skip(&path, &DiskError::system("read the link", &path, errno))?,
                 },
                 Kind::Special => self.special(&path)?,
@@ -329,8 +341,15 @@ impl<N: Fn()> Walker<N> {
         }
     }
 
+    /// Whether a folder is entered through a link, as far as that matters.
+    fn is_link(&self, path: &[u8]) -> bool {
+        self.kept.is_some()
+            && self.filter.links() == LinkMode::Follow
+            && self.root.stat_itself(path).is_ok_and(|facts| facts.kind == Kind::Link)
+    }
+
     fn note_folder(&self, path: &[u8], named: bool) {
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = self.kept.as_ref().filter(|_| self.links_above == 0) {
             kept.folder(path, named);
         }
     }
@@ -351,7 +370,7 @@ impl<N: Fn()> Walker<N> {
         self.files += 1;
         self.bytes += facts.size;
         if let Some(kept) = &self.kept {
-            kept.file(&path, landed, facts);
+            kept.file(&path, landed, facts, self.links_above > 0);
         }
         let record = Record::File { parent, name, size: facts.size, attributes: facts.attributes() };
         self.reader.send(Listed { path, facts, extent }).map_err(|_| Stopped)?;
@@ -362,12 +381,15 @@ impl<N: Fn()> Walker<N> {
         &self,
         parent: u64,
         name: Vec<u8>,
-        path: &[u8],
+        (path, landed): (&[u8], &[u8]),
         (target, facts): (Vec<u8>, &Facts),
     ) -> Result<(), Stopped> {
         if target.len() > MAX_LINK_TARGET_BYTES {
             let reason = "the link's text exceeds 3700 bytes";
             return self.skip(path, &DiskError::new("send", path, Trouble::Limit, reason));
+        }
+        if let Some(kept) = &self.kept {
+            kept.lands(landed);
         }
         let replaces_file = self.filter.links() == LinkMode::CopyForce;
         self.emit(Record::Link { parent, name, target, replaces_file, attributes: facts.attributes() })

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 
 use haul_proto::constants::BLOCK_BYTES;
-use haul_proto::control::{Digest, MAX_STORED_RANGES, ResumeCheck, Trouble};
+use haul_proto::control::{Digest, MAX_STORED_RANGES, Overwrite, ResumeCheck, Trouble};
 use haul_proto::disk::{
     BlockWrite, DiskDone, DiskRequest, EntryFailure, FileEntry, FilePiece, FolderEntry, LinkEntry, Looked,
 };
@@ -303,6 +303,11 @@ impl Writer {
         let name = self.landing_name(entry.parent, &entry.name, Top::Link);
         let made = name.and_then(|name| {
             let folder = self.folders.open(entry.parent)?;
+            if self.options.overwrite == Overwrite::Never
+                && folder.stat(&name).is_ok_and(|facts| matches!(facts.kind, Kind::File | Kind::Link))
+            {
+                return Ok(());
+            }
             let session = &self.options.session;
             make_link(&folder, &name, entry, session, self.options.preserve_times).map_err(
                 |error| match error {
@@ -326,17 +331,20 @@ impl Writer {
 
     /// The name that an entry gets: its own, but for the single entry that takes the destination's name.
     fn landing_name(&mut self, parent: u64, name: &[u8], top: Top) -> Result<Vec<u8>, Fault> {
-        match &self.rename {
+        let name = match &self.rename {
             Some(rename) if parent == 0 => {
-                if *self.renamed.get_or_insert(top) == top {
-                    Ok(rename.clone())
-                } else {
+                if *self.renamed.get_or_insert(top) != top {
                     let message = "several entries cannot take one name; -d makes a folder for them";
-                    Err(Fault::entry(Trouble::WrongKind, message))
+                    return Err(Fault::entry(Trouble::WrongKind, message));
                 }
+                rename.as_slice()
             }
-            _ => Ok(name.to_vec()),
+            _ => name,
+        };
+        if keep::is_reserved(name) {
+            return Err(Fault::entry(Trouble::WrongKind, "the name is kept for unfinished files"));
         }
+        Ok(name.to_vec())
     }
 
     fn block(&mut self, block: BlockWrite) -> Result<DiskDone, DiskError> {
