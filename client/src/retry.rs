@@ -97,7 +97,8 @@ impl Retry {
                 let busy = || summary.failures.iter().any(|failure| failure.trouble == Trouble::Busy);
                 self.attempts > 1 && !self.removes && busy()
             }
-            Err(error) => self.begun && may_pass(error),
+            // A path that has never carried anything will not by waiting.
+            Err(error) => self.begun && may_pass(error) && (self.best > 0 || !is_silent(error)),
         };
         let patience = self.patience?;
         if !may_pass || self.progress.elapsed() + self.pause > patience {
@@ -165,6 +166,11 @@ const fn may_pass(error: &ClientError) -> bool {
         }
         _ => false,
     }
+}
+
+/// No datagram of the peer has ever arrived.
+const fn is_silent(error: &ClientError) -> bool {
+    matches!(error, ClientError::Trouble { trouble: Trouble::UdpSilent, .. })
 }
 
 /// Many clients that lose one server should not come back together.

@@ -5,8 +5,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use haul_tests::harness::{Client, Pair, Server, ServerOptions, USER, WAYS, Way, make_key};
+use haul_tests::harness::{Client, Pair, Server, ServerOptions, USER, WAYS, Way, make_key, wait_until};
 use haul_tests::require::require;
 use haul_tests::tree::{assert_no_partials, assert_same, make_file, partials};
 
@@ -352,13 +353,16 @@ fn a_docroot_that_is_gone_is_said_without_its_path() {
 }
 
 #[test]
-fn a_server_without_free_udp_ports_says_so() {
+fn a_server_without_free_udp_ports_lets_sessions_wait_for_one() {
     let pair = pair_with_file(Way::Up);
     let (first, last) = pair.server.udp_ports();
-    let _taken: Vec<_> =
+    let taken: Vec<_> =
         (first..=last).map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap()).collect();
-    let outcome = pair.copy(Way::Up, &["f"], "").run();
-    outcome.assert_refused(7, &["UDP port", &first.to_string()]);
+    let waiting = pair.copy(Way::Up, &["f"], "").spawn();
+    let begun = wait_until(Duration::from_secs(20), || !pair.server.workers().is_empty());
+    assert!(begun, "{}", pair.server.log());
+    drop(taken);
+    waiting.wait().assert_success();
 }
 
 #[test]
